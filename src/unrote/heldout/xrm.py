@@ -1,0 +1,205 @@
+"""XRM: twin networks that predict each other's examples (Pezeshki et al. 2023, arXiv 2309.16748).
+
+    assign each example to twin A or twin B by a fair coin
+    repeat:
+        each twin takes a step on its own examples, class-balanced, on the current labels
+        the held-out twin predicts the minibatch: class c with probability p
+        each example's current label becomes c with probability (p - 1/C) * C/(C-1)
+    h[i] = logits of the twin that did not train on i
+    inferred group of i = 1 if either twin is wrong about i's true label, else 0
+
+Examples that the shortcut explains keep their labels; the exceptions are flipped to what the shortcut says, so
+that the twins learn the shortcut ever more purely. K pairs of twins train as one stack of 2K.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unrote.checkpoint import Checkpoints
+from unrote.heldout.held_out import HeldOut
+from unrote.models import Stack, StackBuilder
+from unrote.seeding import derive_seed, generator
+from unrote.supervision import SupervisionBatch
+from unrote.training import Batch, Objective, Recipe, train
+
+
+class TwinObjective(Objective):
+    """Twins 2k and 2k+1 of pair k: each trains on its own examples and flips the labels of the other's.
+
+    Args:
+        y: (n,) true labels.
+        assigned: (K, n) whether an example is trained on by the pair's first twin.
+        n_classes: C.
+        seeds: one per pair, of the flips.
+    """
+
+    def __init__(
+        self, y: Int[Tensor, " n"], assigned: Bool[Tensor, "K n"], n_classes: int, seeds: Sequence[int]
+    ) -> None:
+        self.assigned, self.n_classes, self.seeds = assigned, n_classes, seeds
+        self.labels: Int[Tensor, "K n"] = y.repeat(len(assigned), 1)
+        self._pairs = torch.arange(len(assigned), device=y.device).unsqueeze(1)
+        self._chance: tuple[int, Tensor] | None = None
+
+    def _rows(self, batch: Batch) -> tuple[Int[Tensor, "K B"], Bool[Tensor, "S B"]]:
+        """Each pair's minibatch, which its twins share, and which of it each twin trains on."""
+        index = batch.index[::2] if batch.per_member else batch.index.expand(len(self.labels), -1)
+        first = self.assigned[self._pairs, index]
+        return index, torch.stack([first, ~first], dim=1).flatten(0, 1)
+
+    def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
+        """Class-balanced cross-entropy of each twin on its own examples, by their current labels."""
+        index, trains = self._rows(batch)
+        target = self.labels[self._pairs, index].repeat_interleave(2, dim=0)
+        logits = stack(batch.x, trains, per_member=batch.per_member)
+        return SupervisionBatch(target, trains.to(logits.dtype), None, "class_balanced").loss(logits)
+
+    @torch.no_grad()
+    def after_step(self, stack: Stack, batch: Batch) -> None:
+        """Flip labels by what the held-out twin, as just updated, says of the minibatch."""
+        index, trains = self._rows(batch)
+        stack.eval()
+        logits = stack(batch.x, ~trains, per_member=batch.per_member)
+        stack.train()
+        held_out = torch.where(trains.unsqueeze(-1), 0.0, logits).unflatten(0, (-1, 2)).sum(1)
+        p, predicted = held_out.softmax(-1).max(-1)
+        flip_probability = (p - 1 / self.n_classes) * self.n_classes / (self.n_classes - 1)
+        flips = self._chances(batch.epoch)[self._pairs, index] < flip_probability
+        self.labels[self._pairs, index] = torch.where(flips, predicted, self.labels[self._pairs, index])
+
+    def _chances(self, epoch: int) -> Float[Tensor, "K n"]:
+        """One uniform number per pair and example, new each epoch, whatever the order of the minibatches."""
+        if self._chance is None or self._chance[0] != epoch:
+            n = self.labels.shape[1]
+            drawn = [torch.rand(n, generator=generator(seed, "flip", epoch)) for seed in self.seeds]
+            self._chance = epoch, torch.stack(drawn).to(self.labels.device)
+        return self._chance[1]
+
+    def state(self) -> dict[str, Tensor]:
+        """The current labels."""
+        return {"labels": self.labels}
+
+
+@dataclass(frozen=True)
+class XRMResult:
+    """K trained pairs of twins.
+
+    Args:
+        logits: (K, n, C) held-out logits.
+        assigned: (K, n) whether the pair's first twin trained on the example.
+        labels: (K, n) labels at the end of training.
+        y: (n,) true labels.
+        mistakes: (K, n) inferred group: 1 where either twin is wrong about the true label.
+        validation_mistakes: (K, m) likewise for the validation examples; None where there are none.
+        validation_y: (m,) their true labels.
+        stack: the 2K twins, those of a pair side by side.
+    """
+
+    logits: Float[Tensor, "K n C"]
+    assigned: Bool[Tensor, "K n"]
+    labels: Int[Tensor, "K n"]
+    y: Int[Tensor, " n"]
+    mistakes: Int[Tensor, "K n"]
+    validation_mistakes: Int[Tensor, "K m"] | None
+    validation_y: Int[Tensor, " m"] | None
+    stack: Stack
+
+    @cached_property
+    def degenerate(self) -> Bool[Tensor, " K"]:
+        """(K,) whether some class is all in one inferred group, of the training or validation examples."""
+        result = _one_sided(self.mistakes, self.y)
+        if self.validation_mistakes is not None and self.validation_y is not None:
+            result = result | _one_sided(self.validation_mistakes, self.validation_y)
+        return result
+
+    @cached_property
+    def flip_rate(self) -> Float[Tensor, " K"]:
+        """(K,) share of training labels that ended up changed; 0 for a degenerate pair."""
+        rate = (self.labels != self.y).float().mean(1)
+        return torch.where(self.degenerate, 0.0, rate)
+
+    @property
+    def best(self) -> int:
+        """The pair with the largest flip rate: XRM's own way to choose hyper-parameters."""
+        return int(self.flip_rate.argmax())
+
+    def held_out(self, pair: int | None = None) -> HeldOut:
+        """Held-out logits of one pair, by default the best."""
+        k = self.best if pair is None else pair
+        trained_on = torch.stack([self.assigned[k], ~self.assigned[k]])
+        return HeldOut(self.logits[k], trained_on, predicted_by=self.assigned[k].long())
+
+
+def _one_sided(mistakes: Int[Tensor, "K n"], y: Int[Tensor, " n"]) -> Bool[Tensor, " K"]:
+    shares = torch.stack([mistakes[:, y == label].float().mean(1) for label in y.unique()], dim=1)
+    return ((shares == 0) | (shares == 1)).any(1)
+
+
+def xrm(
+    x: Any,
+    y: Int[Tensor, " n"],
+    build: StackBuilder,
+    recipe: Recipe,
+    *,
+    n_classes: int,
+    seeds: Sequence[int] = (0,),
+    validation: tuple[Any, Int[Tensor, " m"]] | None = None,
+    own_order: bool = False,
+    checkpoints: Checkpoints | None = None,
+    progress: str | None = None,
+) -> XRMResult:
+    """Train K pairs of twins as one stack.
+
+    Args:
+        x: n training examples, whatever holds them.
+        y: (n,) labels.
+        build: makes the stack of models.
+        recipe: how the twins are trained; one learning rate and weight decay, or one per pair.
+        n_classes: C.
+        seeds: one per pair, of its coin, its models and its flips.
+        validation: examples and labels whose inferred groups are wanted too.
+        own_order: whether each pair has a minibatch order of its own, so that pair k of many equals pair k
+            alone; the default shares one order, which is many times faster on features.
+        checkpoints: where to save and resume.
+        progress: text of the progress bar; None shows none.
+    """
+    assigned = torch.stack([torch.rand(len(y), generator=generator(seed, "assign")) < 0.5 for seed in seeds])
+    stack = build([derive_seed(seed, "twin", twin) for seed in seeds for twin in range(2)])
+    device = stack.device
+    objective = TwinObjective(y.to(device), assigned.to(device), n_classes, seeds)
+    orders = [derive_seed(seed, "xrm") for seed in seeds]
+    train(
+        stack,
+        x,
+        objective,
+        recipe.repeated(2),
+        seed=[order for order in orders for _ in range(2)] if own_order else orders[0],
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+    logits = stack.predict(x).view(len(seeds), 2, len(y), n_classes)
+    # assigned to the first twin means held out from the second
+    held_out = torch.where(assigned.unsqueeze(-1), logits[:, 1], logits[:, 0])
+    checked = None
+    if validation is not None:
+        checked = _cross_mistakes(stack.predict(validation[0]), validation[1], len(seeds))
+    return XRMResult(
+        logits=held_out,
+        assigned=assigned,
+        labels=objective.labels.cpu(),
+        y=y,
+        mistakes=_cross_mistakes(logits.flatten(0, 1), y, len(seeds)),
+        validation_mistakes=checked,
+        validation_y=None if validation is None else validation[1],
+        stack=stack,
+    )
+
+
+def _cross_mistakes(logits: Float[Tensor, "S n C"], y: Int[Tensor, " n"], n_pairs: int) -> Int[Tensor, "K n"]:
+    return (logits.argmax(-1) != y).view(n_pairs, 2, -1).any(1).long()

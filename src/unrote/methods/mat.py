@@ -1,0 +1,37 @@
+"""MAT: memorization-aware training (Bayat et al. 2024, arXiv 2412.07684, ICLR 2025).
+
+    h = held-out logits of the training examples, from XRM's twins
+    shift[i, :] = log p(y | h_i), calibrated with temperature T          (unrote.shift)
+    minimise mean CE(f(x_i) + shift[i, :], y_i)
+    predict with f alone
+
+What held-out predictions (the shortcut) already explain earns nothing; what is left to learn is what holds
+where the shortcut fails. Neither training nor prediction sees a group label.
+"""
+
+from dataclasses import dataclass
+
+from unrote.methods.base import HeldOutSource, Session, SupervisionMethod, register
+from unrote.shift import logit_shift
+from unrote.supervision import Supervision
+
+
+@register("mat", needs="none", reference="Bayat et al. 2025, arXiv 2412.07684")
+@dataclass(frozen=True)
+class MAT(SupervisionMethod):
+    """Memorization-aware training.
+
+    Args:
+        temperature: T of the calibration, > 0; the paper searches 0.001, 0.01, 0.1.
+        held_out: "xrm", "kfold", or (n, C) held-out logits or probabilities of one's own.
+    """
+
+    temperature: float = 0.1
+    held_out: HeldOutSource = "xrm"
+
+    def supervision(self, session: Session) -> Supervision:
+        """The labels, and the shift from held-out logits."""
+        held_out = session.held_out(self.held_out)
+        shift = logit_shift(held_out.logits, session.y, self.temperature)
+        session.artefacts |= {"held_out": held_out, "shift": shift}
+        return Supervision(session.y, shift=shift)

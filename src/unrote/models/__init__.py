@@ -1,0 +1,18 @@
+"""Stacks of models."""
+
+from unrote.models.builders import MODELS, stack_builder
+from unrote.models.module_stack import ModuleStack, small_cnn
+from unrote.models.stack import Stack, StackBuilder, TensorStack
+from unrote.models.tensor_stacks import StackedLinear, StackedMLP
+
+__all__ = [
+    "MODELS",
+    "ModuleStack",
+    "Stack",
+    "StackBuilder",
+    "StackedLinear",
+    "StackedMLP",
+    "TensorStack",
+    "small_cnn",
+    "stack_builder",
+]

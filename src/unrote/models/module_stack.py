@@ -1,0 +1,124 @@
+"""Any `nn.Module` as a member: a list of modules behind the interface of a stack."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from unrote.data.inputs import Example, batch_length, map_tensors
+from unrote.errors import OptionError
+from unrote.models.stack import Stack
+from unrote.seeding import global_seed
+
+
+class ModuleStack(Stack):
+    """S modules. A member does no work for an example that is not asked of it.
+
+    Args:
+        factory: called once per member, with torch's generators seeded for it; gives a module that maps a
+            minibatch (B, ...) to logits (B, C), or to an object with `.logits` (as Hugging Face models do).
+            A mapping is passed as keyword arguments, a tuple as positional ones.
+        n_classes: C.
+        seeds: one per member.
+
+    Raises:
+        OptionError: if the factory does not give an `nn.Module`.
+    """
+
+    def __init__(self, factory: Callable[[], nn.Module], n_classes: int, seeds: Sequence[int] = (0,)) -> None:
+        super().__init__(seeds, n_classes)
+        self.members = nn.ModuleList(self._make(factory, seed) for seed in seeds)
+
+    @staticmethod
+    def _make(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+        with global_seed(seed, "init"):
+            module = factory()
+        if not isinstance(module, nn.Module):
+            raise OptionError(
+                f"the factory gave a {type(module).__name__}: "
+                "a function or class that makes an nn.Module is wanted"
+            )
+        return module
+
+    def forward(
+        self, x: Example, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
+    ) -> Float[Tensor, "S B C"]:
+        """See `Stack.forward`; logits that are not wanted are 0."""
+        return torch.stack(
+            [
+                self._member(
+                    member,
+                    map_tensors(x, lambda t, m=member: t[m]) if per_member else x,
+                    None if where is None else where[member] if where.ndim == 2 else where,
+                )
+                for member in range(self.n_members)
+            ]
+        )
+
+    def _member(self, member: int, x: Example, where: Bool[Tensor, " B"] | None) -> Float[Tensor, "B C"]:
+        if where is None or bool(where.all()):
+            return self._logits(member, x)
+        logits = torch.zeros(batch_length(x), self.n_classes, device=self.device)
+        if bool(where.any()):
+            rows = where.nonzero().squeeze(1)
+            wanted = self._logits(member, map_tensors(x, lambda t: t[rows]))
+            logits = logits.to(wanted.dtype).index_copy(0, rows, wanted)
+        return logits
+
+    def _logits(self, member: int, x: Example) -> Float[Tensor, "B C"]:
+        if not self.training:
+            return self._call(self.members[member], x)
+        # dropout and its like draw from torch's global generators: seeded per (member, step), so that a run
+        # resumed or moved to another stack draws the same
+        with global_seed(self.seeds[member], "forward", self.step, device=self.device):
+            return self._call(self.members[member], x)
+
+    def _call(self, module: nn.Module, x: Example) -> Float[Tensor, "B C"]:
+        output: Any = (
+            module(**x) if isinstance(x, dict) else module(*x) if isinstance(x, tuple) else module(x)
+        )
+        logits: Tensor = getattr(output, "logits", output)
+        if logits.ndim != 2 or logits.shape[1] != self.n_classes:
+            raise OptionError(
+                f"the module gave logits of shape {tuple(logits.shape)}: (batch, {self.n_classes}) is wanted, "
+                "one logit per class"
+            )
+        return logits
+
+    def optimizer(
+        self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
+    ) -> torch.optim.Optimizer:
+        """See `Stack.optimizer`: torch's own, with a parameter group per member."""
+        groups = [
+            {"params": list(module.parameters()), "lr": rate, "weight_decay": decay}
+            for module, rate, decay in zip(self.members, learning_rate, weight_decay, strict=True)
+        ]
+        if name == "sgd":
+            return torch.optim.SGD(groups, lr=learning_rate[0], momentum=momentum)
+        kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+        return kind(groups, lr=learning_rate[0])
+
+    def copy_members(self, target: dict[str, Tensor], members: Bool[Tensor, " S"]) -> None:
+        """See `Stack.copy_members`."""
+        for name, value in self.state_dict().items():
+            if members[int(name.split(".")[1])]:
+                target[name].copy_(value)
+
+    def select(self, members: Sequence[int]) -> "ModuleStack":
+        """See `Stack.select`."""
+        chosen = copy.copy(self)
+        chosen.seeds = tuple(self.seeds[m] for m in members)
+        chosen._modules = {"members": nn.ModuleList(copy.deepcopy(self.members[m]) for m in members)}
+        return chosen
+
+
+def small_cnn(in_channels: int, n_classes: int, width: int = 16) -> nn.Sequential:
+    """A convolutional network for pictures of 8 to 32 pixels: three strided 3x3 layers, mean over space, head."""
+    layers: list[nn.Module] = []
+    for channels in (width, 2 * width, 4 * width):
+        layers += [nn.Conv2d(in_channels, channels, 3, stride=2, padding=1), nn.ReLU()]
+        in_channels = channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, n_classes))

@@ -1,0 +1,146 @@
+"""SGD and Adam for parameters whose first dimension is the members of a stack.
+
+torch.optim takes one learning rate per tensor; a sweep held in one tensor needs one per member. The updates are
+torch.optim's own, member by member: a stack of S ends where S separate runs end (a test holds that).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+
+class _StackedOptimizer(torch.optim.Optimizer):
+    """Learning rate and weight decay per member, broadcast against each parameter."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: Sequence[float],
+        weight_decay: Sequence[float],
+        **options: Any,
+    ) -> None:
+        defaults = {"learning_rate": list(learning_rate), "weight_decay": list(weight_decay), **options}
+        super().__init__(parameters, defaults)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(
+                        p,
+                        p.grad,
+                        _per_member(group["learning_rate"], p),
+                        _per_member(group["weight_decay"], p),
+                        group,
+                    )
+        return loss
+
+    def _update(
+        self,
+        p: Tensor,
+        grad: Tensor,
+        learning_rate: Tensor | float,
+        weight_decay: Tensor | float,
+        group: dict[str, Any],
+    ) -> None:
+        raise NotImplementedError
+
+
+def _per_member(values: Sequence[float], p: Tensor) -> Tensor | float:
+    """A number where all members agree (the common case, and the fastest), else (S, 1, ...)."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    return torch.tensor(values, dtype=p.dtype, device=p.device).view(-1, *[1] * (p.ndim - 1))
+
+
+class StackedSGD(_StackedOptimizer):
+    """torch.optim.SGD per member: weight decay as an L2 gradient, heavy-ball momentum."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: Sequence[float],
+        weight_decay: Sequence[float],
+        momentum: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, learning_rate, weight_decay, momentum=momentum)
+
+    def _update(
+        self,
+        p: Tensor,
+        grad: Tensor,
+        learning_rate: Tensor | float,
+        weight_decay: Tensor | float,
+        group: dict[str, Any],
+    ) -> None:
+        if isinstance(weight_decay, Tensor) or weight_decay:
+            grad = grad + p * weight_decay
+        if group["momentum"]:
+            state = self.state[p]
+            if "momentum" in state:
+                grad = state["momentum"].mul_(group["momentum"]).add_(grad)
+            else:
+                grad = state["momentum"] = grad.clone()
+        if isinstance(learning_rate, Tensor):
+            p.addcmul_(grad, -learning_rate)
+        else:
+            p.add_(grad, alpha=-learning_rate)
+
+
+class StackedAdam(_StackedOptimizer):
+    """torch.optim.Adam per member, or AdamW if `decoupled`; betas .9, .999, epsilon 1e-8."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: Sequence[float],
+        weight_decay: Sequence[float],
+        *,
+        decoupled: bool = False,
+    ) -> None:
+        super().__init__(
+            parameters, learning_rate, weight_decay, decoupled=decoupled, betas=(0.9, 0.999), epsilon=1e-8
+        )
+
+    def _update(
+        self,
+        p: Tensor,
+        grad: Tensor,
+        learning_rate: Tensor | float,
+        weight_decay: Tensor | float,
+        group: dict[str, Any],
+    ) -> None:
+        beta1, beta2 = group["betas"]
+        if isinstance(weight_decay, Tensor) or weight_decay:
+            if group["decoupled"]:
+                p.mul_(1 - learning_rate * weight_decay)
+            else:
+                grad = grad + p * weight_decay
+        state = self.state[p]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float64)
+            state["mean"], state["square"] = torch.zeros_like(p), torch.zeros_like(p)
+        state["step"] += 1
+        step = int(state["step"])
+        state["mean"].lerp_(grad, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        denominator = state["square"].sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["epsilon"])
+        scale = learning_rate / (1 - beta1**step)
+        if isinstance(scale, Tensor):
+            p.sub_(state["mean"].div(denominator).mul_(scale))
+        else:
+            p.addcdiv_(state["mean"], denominator, value=-scale)

@@ -1,0 +1,143 @@
+"""A stack: S models of one kind, trained at once and asked at once.
+
+Everything above this layer sees one interface whether the members are 2,000 linear heads held in one tensor or
+two ResNets held in a list: `stack(x)` gives (S, B, C) logits, and `stack.optimizer(...)` an optimiser with a
+learning rate and weight decay per member.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from unrote.data.inputs import Example, as_inputs, map_tensors
+from unrote.errors import OptionError
+from unrote.models.optimizers import StackedAdam, StackedSGD
+
+StackBuilder = Callable[[Sequence[int]], "Stack"]
+"""Makes a stack with one member per seed; a member depends on its seed alone, not on its neighbours."""
+
+AnyStack = TypeVar("AnyStack", bound="Stack")
+
+
+class Stack(nn.Module, ABC):
+    """S models with the same classes.
+
+    Args:
+        seeds: one per member; a member's initial parameters depend on its seed alone.
+        n_classes: number of classes C.
+
+    Raises:
+        OptionError: if there is no member, or fewer than two classes.
+    """
+
+    def __init__(self, seeds: Sequence[int], n_classes: int) -> None:
+        super().__init__()
+        if not seeds:
+            raise OptionError("a stack without members: pass at least one seed")
+        if n_classes < 2:
+            raise OptionError(f"a stack with {n_classes} class: at least two are wanted")
+        self.seeds, self.n_classes = tuple(seeds), n_classes
+        # set by the training loop: what a member draws at random (dropout) depends on its seed and this alone
+        self.step = 0
+
+    @property
+    def n_members(self) -> int:
+        """Number of members S."""
+        return len(self.seeds)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def forward(
+        self, x: Example, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
+    ) -> Float[Tensor, "S B C"]:
+        """Logits of every member.
+
+        Args:
+            x: a minibatch (B, ...) for all members, or (S, B, ...) if `per_member`.
+            where: (S, B), or (B,) for all members: the examples whose logits are wanted from each member. The
+                others' logits are unspecified, and a member may skip the work for them.
+            per_member: whether each member has a minibatch of its own.
+        """
+
+    @abstractmethod
+    def optimizer(
+        self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
+    ) -> torch.optim.Optimizer:
+        """An optimiser ("sgd", "adam" or "adamw") with S learning rates and S weight decays."""
+
+    @abstractmethod
+    def copy_members(self, target: dict[str, Tensor], members: Bool[Tensor, " S"]) -> None:
+        """Write the present parameters of some members into a state made by `snapshot`."""
+
+    @abstractmethod
+    def select(self: AnyStack, members: Sequence[int]) -> AnyStack:
+        """A stack of copies of some members."""
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of all parameters and buffers."""
+        return {name: value.detach().clone() for name, value in self.state_dict().items()}
+
+    def place(self, x: Example) -> Example:
+        """Move a minibatch to the stack's device."""
+        return map_tensors(x, lambda t: t.to(self.device, non_blocking=True))
+
+    @torch.no_grad()
+    def predict(
+        self, x: Example, *, batch_size: int = 1024, where: Bool[Tensor, "S n"] | None = None
+    ) -> Float[Tensor, "S n C"]:
+        """Logits for every example, in evaluation mode, on the CPU.
+
+        Args:
+            x: n examples, whatever holds them (`as_inputs`).
+            batch_size: examples at once.
+            where: (S, n), the examples wanted from each member; others' logits are unspecified.
+        """
+        inputs = as_inputs(x)
+        was_training = self.training
+        self.eval()
+        order = torch.arange(len(inputs)).split(batch_size)
+        try:
+            logits = [
+                self(self.place(batch), None if where is None else where[:, index].to(self.device)).cpu()
+                for index, batch in zip(order, inputs.batches(order), strict=True)
+            ]
+        finally:
+            self.train(was_training)
+        return torch.cat(logits, dim=1)
+
+
+class TensorStack(Stack):
+    """A stack whose parameters carry the members in their first dimension."""
+
+    def optimizer(
+        self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
+    ) -> torch.optim.Optimizer:
+        """See `Stack.optimizer`."""
+        if name == "sgd":
+            return StackedSGD(self.parameters(), learning_rate, weight_decay, momentum)
+        return StackedAdam(self.parameters(), learning_rate, weight_decay, decoupled=name == "adamw")
+
+    def copy_members(self, target: dict[str, Tensor], members: Bool[Tensor, " S"]) -> None:
+        """See `Stack.copy_members`."""
+        for name, value in self.state_dict().items():
+            target[name][members] = value[members]
+
+    def select(self: AnyStack, members: Sequence[int]) -> AnyStack:
+        """See `Stack.select`."""
+        chosen = copy.copy(self)
+        chosen.seeds = tuple(self.seeds[m] for m in members)
+        chosen._parameters = {
+            name: nn.Parameter(value.detach()[list(members)])
+            for name, value in self._parameters.items()
+            if value is not None
+        }
+        return chosen

@@ -1,0 +1,26 @@
+"""How each built-in task is trained unless told otherwise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from unrote.training import Recipe
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model by name (or a function that makes one) and the recipe it is trained with."""
+
+    model: str | Callable[[], nn.Module]
+    recipe: Recipe
+
+
+DEFAULT = Preset("mlp", Recipe("adam", 1e-3, epochs=60, batch_size=128))
+
+PRESETS = {
+    "digits": Preset("mlp", Recipe("adam", 1e-3, epochs=60, batch_size=128)),
+    "fashion": Preset("cnn", Recipe("adam", 1e-3, epochs=15, batch_size=128)),
+    "interpretable": Preset("linear", Recipe("sgd", 1e-2, momentum=0.9, epochs=1000, batch_size=None)),
+}
+"""By task name."""

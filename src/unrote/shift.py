@@ -1,0 +1,97 @@
+"""The logit shift: what the shortcut already explains, as log-probabilities added to the training logits.
+
+    q = softmax(h / T)                                  held-out predictions, (n, C)
+    J[k, c] = (1/n) * sum over i with y_i = c of q[i, k]   how often "k" is said where c is true
+    P[k, c] = J[k, c] / sum_c' J[k, c']                 what is true where "k" is said
+    shift[i, :] = log(q[i, :] @ P + 1e-6)
+
+(Bayat et al. 2024, arXiv 2412.07684, Algorithm 1.) The statistics are those of the whole training set: over a
+minibatch they are noisy, and undefined where a class is missing from it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unrote.errors import DataError, OptionError
+
+FLOOR = 1e-6
+"""Added to each probability before the logarithm."""
+
+
+def confusion(q: Float[Tensor, "*S n C"], y: Int[Tensor, " n"]) -> Float[Tensor, "*S C C"]:
+    """P[k, c], the distribution of the true class c where the held-out prediction is k.
+
+    Args:
+        q: held-out probabilities.
+        y: (n,) true labels.
+
+    Returns:
+        Rows that sum to one; a row of zeros for a class that is never predicted at all.
+    """
+    truth = torch.nn.functional.one_hot(y, q.shape[-1]).to(q.dtype)
+    joint = q.mT @ truth / q.shape[-2]
+    said = joint.sum(-1, keepdim=True)
+    return torch.where(said > 0, joint / said.clamp_min(torch.finfo(q.dtype).tiny), 0.0)
+
+
+def logit_shift(
+    held_out_logits: Float[Tensor, "n C"], y: Int[Tensor, " _"], temperature: float | Sequence[float] = 0.1
+) -> Float[Tensor, "*S n C"]:
+    """MAT's calibrated shift.
+
+    Args:
+        held_out_logits: (n, C), row i from a model that did not train on example i.
+        y: (n,) true labels.
+        temperature: T > 0, or a sequence of S. Towards 0 the predictions become hard and P the held-out
+            confusion matrix; towards infinity the shift becomes the log class prior.
+
+    Returns:
+        (n, C), or (S, n, C) for a sequence of temperatures; no gradient flows through it.
+
+    Raises:
+        OptionError: if a temperature is not positive.
+        DataError: if there is not one row per label, or a label has no column.
+    """
+    temperatures = [temperature] if isinstance(temperature, (int, float)) else list(temperature)
+    if not temperatures or not all(t > 0 for t in temperatures):
+        raise OptionError(f"temperature {temperature}: positive numbers are wanted, 0.001 to 10 are usual")
+    check_rows(held_out_logits, y)
+    # float64: at T = 0.001 logits reach thousands, and column sums over n examples must stay exact
+    h, t = held_out_logits.detach().double(), torch.tensor(temperatures, dtype=torch.float64)
+    q = (h / t.to(h.device).view(-1, 1, 1)).softmax(-1)
+    shift = (q @ confusion(q, y) + FLOOR).log().to(held_out_logits.dtype)
+    return shift[0] if isinstance(temperature, (int, float)) else shift
+
+
+def group_shift(attribute: Int[Tensor, " n"], y: Int[Tensor, " n"], n_classes: int) -> Float[Tensor, "n C"]:
+    """The exact shift where the attribute is known: log p(y = c | a_i) from counts.
+
+    Args:
+        attribute: (n,) attribute of each example.
+        y: (n,) true labels.
+        n_classes: C.
+    """
+    n_attributes = int(attribute.max()) + 1
+    counts = torch.bincount(attribute * n_classes + y, minlength=n_attributes * n_classes).double()
+    table = counts.view(n_attributes, n_classes)
+    # an attribute value that no example has divides 0 by 0, but no example asks for its row
+    return (table / table.sum(1, keepdim=True).clamp_min(1) + FLOOR).log().float()[attribute]
+
+
+def check_rows(logits: Tensor, y: Tensor) -> None:
+    """One row per label, one column per class.
+
+    Raises:
+        DataError: if not.
+    """
+    if logits.ndim != 2 or len(logits) != len(y):
+        raise DataError(
+            f"held-out logits of shape {tuple(logits.shape)} for {len(y)} labels: ({len(y)}, C) is wanted"
+        )
+    if len(y) and int(y.max()) >= logits.shape[1]:
+        raise DataError(
+            f"label {int(y.max())}, but held-out logits have {logits.shape[1]} columns: one per class is wanted"
+        )

@@ -1,0 +1,19 @@
+"""The one training loop and what it is told."""
+
+from unrote.training.best import EarlyStopping
+from unrote.training.loop import Evaluate, TrainingResult, train
+from unrote.training.objective import Batch, Objective, Supervised
+from unrote.training.order import Order
+from unrote.training.recipe import Recipe
+
+__all__ = [
+    "Batch",
+    "EarlyStopping",
+    "Evaluate",
+    "Objective",
+    "Order",
+    "Recipe",
+    "Supervised",
+    "TrainingResult",
+    "train",
+]

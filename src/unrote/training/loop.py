@@ -1,0 +1,258 @@
+"""The one training loop, over a stack of models.
+
+    for each step:
+        losses = objective.loss(stack, minibatch)      # one loss per member
+        losses.sum().backward();  optimiser.step()     # members share no parameter: each trains on its own loss
+        objective.after_step(stack, minibatch)         # for methods whose targets or weights follow the training
+
+The loop knows no method. All randomness is drawn from (seed, purpose, step), so a run resumed from a checkpoint
+is bit for bit the run that was never interrupted.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unrote.checkpoint import Checkpoint, Checkpoints
+from unrote.data.inputs import Inputs, as_inputs
+from unrote.errors import CheckpointError, DivergedError, OptionError
+from unrote.models import Stack
+from unrote.progress import progress_bar
+from unrote.training.best import BestMembers, EarlyStopping
+from unrote.training.objective import Batch, Objective
+from unrote.training.order import Order
+from unrote.training.recipe import Recipe
+
+Evaluate = Callable[[Stack], Mapping[str, Float[Tensor, " S"]]]
+"""Scores every member of a stack; the keys are metric names, the values one score per member."""
+
+_LOOK_EVERY = 10  # steps between looks at the loss: a look waits for the device
+
+
+@dataclass
+class TrainingResult:
+    """A trained stack and how it got there.
+
+    Args:
+        stack: in evaluation mode, with the best parameters where early stopping chose them.
+        history: one record per evaluation: step, epoch, and lists with one value per member: the mean training
+            loss since the last record, and every metric.
+        best_step: (S,) the step whose parameters each member has.
+        diverged_at: (S,) the step at which a member's loss left the finite numbers, -1 if it did not.
+    """
+
+    stack: Stack
+    history: list[dict[str, Any]]
+    best_step: Int[Tensor, " S"]
+    diverged_at: Int[Tensor, " S"]
+
+
+def train(
+    stack: Stack,
+    x: Any,
+    objective: Objective,
+    recipe: Recipe,
+    *,
+    seed: int | Sequence[int] = 0,
+    sampling: Float[Tensor, " n"] | None = None,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int | None = None,
+    early_stopping: EarlyStopping | None = None,
+    checkpoints: Checkpoints | None = None,
+    progress: str | None = None,
+) -> TrainingResult:
+    """Train every member of a stack.
+
+    Args:
+        stack: trained in place, on its own device.
+        x: n training examples, whatever holds them (`as_inputs`).
+        objective: gives the loss of each member.
+        recipe: optimiser, learning rates, batch size and length.
+        seed: of the minibatch order; one that all members share, or one per member.
+        sampling: (n,) at least 0; draws examples with replacement in proportion to it.
+        evaluate: scores every member; called every `evaluate_every` steps and at the end.
+        evaluate_every: steps between evaluations; default once an epoch.
+        early_stopping: which metric chooses the parameters that are kept.
+        checkpoints: where to save and resume; the run goes on from the newest one.
+        progress: text of the progress bar; None shows none.
+
+    Raises:
+        OptionError: if the options contradict each other.
+        DivergedError: if every member's loss left the finite numbers.
+        CheckpointError: if checkpoints cannot be read or written, or belong to another run.
+    """
+    if early_stopping is not None and evaluate is None:
+        raise OptionError("early_stopping needs evaluate=, a function that scores the stack")
+    inputs = as_inputs(x)
+    order = Order(len(inputs), recipe.batch_size, seed if isinstance(seed, int) else tuple(seed), sampling)
+    every = evaluate_every or order.steps_per_epoch
+    best = BestMembers(stack, early_stopping) if early_stopping is not None else None
+    run = _Run(stack, objective, recipe, best)
+    total = recipe.total_steps(order.steps_per_epoch)
+    saved = checkpoints.latest() if checkpoints is not None else None
+    if saved is not None:
+        run.load(saved)
+    stack.train()
+    with progress_bar(progress or "", total, show=progress is not None) as advance:
+        for batch in _batches(inputs, order, stack, run.step, 0 if run.finished else total):
+            run.update(batch)
+            last = run.step == total
+            if run.step % _LOOK_EVERY == 0 or last:
+                advance(run.step, f"loss {run.look():.3f}")
+            if run.step % every == 0 or last:
+                run.record(batch.epoch, evaluate(stack) if evaluate is not None else {})
+            if checkpoints is not None and (last or run.finished or checkpoints.due(run.step)):
+                checkpoints.save(run.step, *run.dump())
+            if run.finished:
+                break
+    return run.result()
+
+
+def _batches(inputs: Inputs, order: Order, stack: Stack, start: int, stop: int) -> Iterator[Batch]:
+    """The minibatches of steps `start` to `stop`, on the stack's device."""
+    indices, ahead = itertools.tee(order.minibatches(start, stop))
+    pairs = zip(indices, inputs.batches(ahead), strict=True)
+    for step, (index, x) in enumerate(pairs, start):
+        yield Batch(index.to(stack.device), stack.place(x), step, step // order.steps_per_epoch)
+
+
+@dataclass
+class _Run:
+    """Everything that changes while a run goes on, all of which a checkpoint holds."""
+
+    stack: Stack
+    objective: Objective
+    recipe: Recipe
+    best: BestMembers | None
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        stack, recipe = self.stack, self.recipe
+        rates = recipe.per_member("learning_rate", stack.n_members)
+        decays = recipe.per_member("weight_decay", stack.n_members)
+        self.optimizer = stack.optimizer(recipe.optimizer, rates, decays, recipe.momentum)
+        self.diverged_at = torch.full((stack.n_members,), -1, device=stack.device)
+        self.loss_sum = torch.zeros(stack.n_members, device=stack.device)
+        self.loss_count = torch.zeros((), dtype=torch.long)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every member has stopped early."""
+        return self.best is not None and self.best.finished
+
+    def update(self, batch: Batch) -> None:
+        """One step of every member."""
+        self.stack.step = batch.step
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.objective.loss(self.stack, batch)
+        if losses.requires_grad:  # not so if no member has a weighted example in the minibatch
+            losses.sum().backward()
+            self.optimizer.step()
+        self.objective.after_step(self.stack, batch)
+        losses = losses.detach()
+        lost = (self.diverged_at < 0) & ~torch.isfinite(losses)
+        self.diverged_at = torch.where(lost, batch.step, self.diverged_at)
+        self.loss_sum += losses
+        self.loss_count += 1
+        self.step = batch.step + 1
+
+    def look(self) -> float:
+        """The mean loss over the members that have not diverged.
+
+        Raises:
+            DivergedError: if all have.
+        """
+        alive = self.diverged_at < 0
+        if not bool(alive.any()):
+            steps = sorted(set(self.diverged_at.tolist()))
+            raise DivergedError(
+                f"the loss of every member became NaN or infinite (at step {steps[0]} to {steps[-1]}): "
+                f"lower the learning rate, now {self.recipe.learning_rate}"
+            )
+        return float((self.loss_sum[alive] / self.loss_count.clamp_min(1)).mean())
+
+    def record(self, epoch: int, metrics: Mapping[str, Tensor]) -> None:
+        """Add an evaluation to the history and take note of the best parameters."""
+        values = {"loss": self.loss_sum / self.loss_count.clamp_min(1), **metrics}
+        columns = {name: value.tolist() for name, value in values.items()}
+        self.history.append({"step": self.step, "epoch": epoch, **columns})
+        self.loss_sum, self.loss_count = torch.zeros_like(self.loss_sum), torch.zeros_like(self.loss_count)
+        if self.best is not None:
+            self.best.update(metrics, self.step)
+
+    def dump(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and record for a checkpoint."""
+        parts = {
+            "stack": self.stack.state_dict(),
+            "optimizer": {
+                f"{index}.{name}": value
+                for index, state in self.optimizer.state_dict()["state"].items()
+                for name, value in state.items()
+                if isinstance(value, Tensor)
+            },
+            "objective": self.objective.state(),
+            "best": self.best.state() if self.best is not None else {},
+            "run": {
+                "diverged_at": self.diverged_at,
+                "loss_sum": self.loss_sum,
+                "loss_count": self.loss_count,
+            },
+        }
+        tensors = {
+            f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()
+        }
+        return tensors, {"history": self.history}
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: if its tensors are not those of this stack, optimiser and objective.
+        """
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in checkpoint.tensors.items():
+            part, name = key.split("/", 1)
+            parts.setdefault(part, {})[name] = value.to(self.stack.device)
+        try:
+            self.stack.load_state_dict(parts["stack"])
+            self._load_optimizer(parts.get("optimizer", {}))
+            for name, value in self.objective.state().items():
+                value.copy_(parts["objective"][name])
+            if self.best is not None:
+                self.best.load({name: value.to("cpu") for name, value in parts["best"].items()})
+            run = parts["run"]
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint at step {checkpoint.step} does not fit this run ({error}): "
+                "choose another folder, or delete the checkpoints to start again"
+            ) from error
+        self.diverged_at, self.loss_sum, self.loss_count = (
+            run["diverged_at"],
+            run["loss_sum"],
+            run["loss_count"].cpu(),
+        )
+        self.step, self.history = checkpoint.step, list(checkpoint.record["history"])
+
+    def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".", 1)
+            # torch keeps step counts on the CPU
+            state.setdefault(int(index), {})[name] = value.cpu() if name == "step" else value
+        # rates and decays come from the recipe, which the run's identity already pins
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def result(self) -> TrainingResult:
+        """The trained stack, with the best parameters where early stopping chose them."""
+        best_step = torch.full((self.stack.n_members,), self.step)
+        if self.best is not None:
+            self.stack.load_state_dict(self.best.parameters)
+            best_step = self.best.step
+        return TrainingResult(self.stack.eval(), self.history, best_step, self.diverged_at.cpu())

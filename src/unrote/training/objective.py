@@ -1,0 +1,53 @@
+"""What a run minimises."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unrote.data.inputs import Example
+from unrote.models import Stack
+from unrote.supervision import Supervision
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One minibatch: the examples' indices, the examples, and where in training this is."""
+
+    index: Int[Tensor, "*S B"]
+    x: Example
+    step: int
+    epoch: int
+
+    @property
+    def per_member(self) -> bool:
+        """Whether each member has a minibatch of its own."""
+        return self.index.ndim == 2
+
+
+class Objective:
+    """What a run minimises. Subclasses hold whatever per-example or per-group state their method keeps."""
+
+    def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
+        """The loss of each member on a minibatch."""
+        raise NotImplementedError
+
+    def after_step(self, stack: Stack, batch: Batch) -> None:
+        """Called after each update, for what follows the parameters (flipped labels, moving weights)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that changes as training goes, by name. Checkpoints save them and write them back."""
+        return {}
+
+
+class Supervised(Objective):
+    """The loss of a `Supervision` that training does not change."""
+
+    def __init__(self, supervision: Supervision) -> None:
+        self.supervision = supervision
+
+    def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
+        """Weighted, shifted cross-entropy of each member."""
+        rows = self.supervision.batch(batch.index)
+        where = None if rows.weight is None else rows.weight.squeeze(0) > 0
+        return rows.loss(stack(batch.x, where, per_member=batch.per_member))

@@ -1,0 +1,37 @@
+"""What holds for the whole suite: one thread a worker, and every shape annotation of the package checked."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+# Two workers with a thread pool each would fight for two cores. Torch, MKL and OpenBLAS read it as they load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+
+if "unrote" in sys.modules:
+    raise RuntimeError("unrote was imported before tests/conftest.py: its shapes would go unchecked")
+
+# From here on `import unrote...` gives functions that refuse an array of the wrong shape or type.
+jaxtyping.install_import_hook("unrote", "shape_checks.typechecker")
+
+torch.set_num_threads(1)
+
+# No deadline, as a shared machine is slow now and then. CI draws the same examples each time; elsewhere they
+# differ, and find what CI's do not.
+hypothesis.settings.register_profile("unrote", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("unrote")
+
+
+@pytest.fixture
+def shapes_unchecked() -> Iterator[None]:
+    """Shape annotations are not checked in this test, as they are not for users.
+
+    For tests of the package's own error messages about shapes, which the checks would otherwise forestall.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
