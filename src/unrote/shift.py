@@ -66,6 +66,10 @@ def logit_shift(
     return shift[0] if isinstance(temperature, (int, float)) else shift
 
 
+mat_shift = logit_shift
+"""`logit_shift` under the name that a user of the MAT loss looks for."""
+
+
 def group_shift(attribute: Int[Tensor, " n"], y: Int[Tensor, " n"], n_classes: int) -> Float[Tensor, "n C"]:
     """The exact shift where the attribute is known: log p(y = c | a_i) from counts.
 

@@ -19,6 +19,8 @@ from unrote.errors import DataError
 
 Reduction = Literal["mean", "class_balanced"]
 
+_FEW_CLASSES = 32
+
 
 def take_examples(values: Tensor, index: Int[Tensor, "*S B"], member_dim: bool) -> Tensor:
     """The rows of `values` for a minibatch, always with a leading member dimension.
@@ -48,9 +50,13 @@ def cross_entropy(
     """Cross-entropy of each member on each example; `target` and `shift` may be shared (leading 1)."""
     if shift is not None:
         logits = logits + shift
-    log_p = F.log_softmax(logits, dim=-1)
-    index = target.expand(logits.shape[:2]).unsqueeze(-1)
-    return -log_p.gather(-1, index).squeeze(-1)
+    target = target.expand(logits.shape[:2])
+    if len(logits) > 1 and logits.shape[-1] <= _FEW_CLASSES:
+        # a softmax over a short last dimension runs one example at a time; over the first it is vectorised,
+        # which pays for the copy several times over
+        log_p = F.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0)
+        return -log_p.gather(0, target.unsqueeze(0)).squeeze(0)
+    return -F.log_softmax(logits, dim=-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
 
 
 def class_balance(
@@ -90,8 +96,10 @@ class Supervision:
             n = None if value is None else value.shape[value.ndim - plain]
             if n is not None and n != self.n_examples:
                 raise DataError(f"{name} has {n} examples, the target {self.n_examples}: they must be equal")
-        if self.weight is not None and not bool((self.weight >= 0).all()):
-            raise DataError("weights must be at least 0 and not NaN; clip them or mask the examples out")
+        if self.weight is not None and not bool(((self.weight >= 0) & self.weight.isfinite()).all()):
+            raise DataError(
+                "weights must be at least 0, finite and not NaN; clip them or mask the examples out"
+            )
         if self.shift is not None and not bool(torch.isfinite(self.shift).all()):
             raise DataError("the shift has NaN or infinity; floor the probabilities before the logarithm")
 
@@ -99,6 +107,24 @@ class Supervision:
     def n_examples(self) -> int:
         """Number of training examples."""
         return self.target.shape[-1]
+
+    def check(self, n_examples: int, n_members: int, n_classes: int) -> None:
+        """Refuse examples or models that do not fit, before indexing and broadcasting go astray.
+
+        Raises:
+            DataError: if the number of examples, members or classes is another.
+        """
+        if self.n_examples != n_examples:
+            raise DataError(f"{self.n_examples} labels for {n_examples} examples: one each is wanted")
+        low, high = int(self.target.min()), int(self.target.max())
+        if not 0 <= low <= high < n_classes:
+            raise DataError(f"labels run from {low} to {high}: 0 to {n_classes - 1} is wanted, one per class")
+        if self.shift is not None and self.shift.shape[-1] != n_classes:
+            raise DataError(f"the shift has {self.shift.shape[-1]} columns for {n_classes} classes: one each")
+        for name, plain in (("target", 1), ("weight", 1), ("shift", 2)):
+            value = getattr(self, name)
+            if value is not None and value.ndim > plain and len(value) not in (1, n_members):
+                raise DataError(f"{name} is for {len(value)} members, the stack has {n_members}")
 
     def to(self, device: torch.device) -> "Supervision":
         """The same supervision on another device."""
@@ -156,15 +182,14 @@ class SupervisionBatch:
 
     def loss(self, logits: Float[Tensor, "S B C"]) -> Float[Tensor, " S"]:
         """The loss of each member. A member with no weighted example in the minibatch has loss 0."""
+        if self.weight is not None:
+            # an unseen example's logits may be anything, NaN too: this keeps them out of loss and gradient
+            logits = torch.where((self.weight > 0).unsqueeze(-1), logits, 0.0)
         losses = cross_entropy(logits, self.target, self.shift)
         if self.weight is None and self.reduction == "mean":
             return losses.mean(1)
         weight = losses.new_ones(1, 1) if self.weight is None else self.weight.to(losses.dtype)
         weight = weight.expand(losses.shape)
         if self.reduction == "class_balanced":
-            weight = class_balance(self.target, weight, logits.shape[-1])
-            total = weight.new_ones(())
-        else:
-            total = weight.sum(1).clamp_min(torch.finfo(weight.dtype).tiny)
-        # where() keeps an unseen example's logits (zeros, or anything at all) out of the gradient
-        return torch.where(weight > 0, weight * losses, 0.0).sum(1) / total
+            return (class_balance(self.target, weight, logits.shape[-1]) * losses).sum(1)
+        return (weight * losses).sum(1) / weight.sum(1).clamp_min(torch.finfo(weight.dtype).tiny)

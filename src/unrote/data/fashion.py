@@ -73,7 +73,7 @@ def fashion(
         plant: "tint" colours the background, "patch" paints a 4-pixel square whose place and colour differ.
         alignment: share of each class, in training and validation, whose attribute is that of the class, in
             [0, 1]; 1 / len(classes) plants no shortcut.
-        strength: brightness of the tint or opacity of the patch, in [0, 1]; by default 1.
+        strength: brightness of the tint or opacity of the patch, in [0, 1].
         n_train: training examples.
         n_validation: validation examples.
         seed: of the draw and of the planting.
@@ -82,6 +82,7 @@ def fashion(
         A task with x (n, 3, 28, 28) float32 in [0, 1].
 
     Raises:
+        UnknownNameError: if there is no such class.
         OptionError: if an option is out of range or the files have too few images.
         DataError: if the files are missing, damaged or do not fit together.
     """
@@ -91,7 +92,8 @@ def fashion(
     check_count("n_train", n_train, len(chosen))
     check_count("n_validation", n_validation, len(chosen))
     folder = find_folder(path)
-    photographs = {name: read_photographs(folder, name).of_classes(chosen) for name in _FILES}
+    seen = read_photographs(folder, "train").of_classes(chosen)
+    unseen = read_photographs(folder, "test").of_classes(chosen)
     palette = colours(len(chosen))
 
     def planted(name: str, source: Photographs, rows: Int[Tensor, " m"], aligned: float) -> Split:
@@ -100,7 +102,6 @@ def fashion(
         draw = tint if plant == "tint" else patch
         return Split(draw(source.images[rows].float() / 255, attribute, palette, strength), y, attribute)
 
-    seen, unseen = photographs["train"], photographs["test"]
     train, validation = _sample(seen, chosen, n_train, n_validation, seed)
     what = "background" if plant == "tint" else "patch"
     return Task(
@@ -147,7 +148,7 @@ def find_folder(path: "str | os.PathLike[str] | None" = None) -> Path:
     return folder
 
 
-def read_photographs(folder: Path, name: Literal["train", "test"] | str) -> Photographs:
+def read_photographs(folder: Path, name: Literal["train", "test"]) -> Photographs:
     """All images and labels of the "train" or the "test" files.
 
     Raises:
@@ -214,7 +215,7 @@ def _sample(
         train.append(rows[: wanted[0]])
         validation.append(rows[wanted[0] : sum(wanted)])
     random = generator(seed, "fashion", "order")
-    return tuple(  # type: ignore[return-value]
-        rows[torch.randperm(len(rows), generator=random)]
-        for rows in (torch.cat(train), torch.cat(validation))
-    )
+    shuffled = [
+        torch.cat(rows)[torch.randperm(sum(map(len, rows)), generator=random)] for rows in (train, validation)
+    ]
+    return shuffled[0], shuffled[1]

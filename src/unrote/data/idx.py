@@ -6,10 +6,10 @@ so every part of that is checked.
 """
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         raise DataError(f"{path} cannot be read ({error}): copy or download it again") from error
 
 
-def _parse(path: Path, file: "IO[bytes] | gzip.GzipFile", ndim: int) -> np.ndarray:
+def _parse(path: Path, file: io.BufferedIOBase, ndim: int) -> np.ndarray:
     magic = file.read(4)
     wanted = bytes([0, 0, _UNSIGNED_BYTES, ndim])
     if magic != wanted:

@@ -81,7 +81,7 @@ def interpretable(
         test=draw("test", n_test, test_alignment),
         class_names=("-1", "+1"),
         attribute_names=("-1", "+1"),
-        shortcut=f"feature 1 (scale {spurious_scale:g}): the sign of the class in {alignment:.0%} of training",
+        shortcut=f"feature 1, of scale {spurious_scale:g}: the sign of y in {alignment:.0%} of training",
     )
 
 

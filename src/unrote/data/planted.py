@@ -46,9 +46,9 @@ def plant_attribute(y: Int[Tensor, " n"], n_classes: int, alignment: float, seed
 
     Counts are exact instead of drawn: of the m examples of a class, `round(alignment * m)` (halves to even)
     keep the attribute that equals it, and the rest is dealt out to the other values so that their counts
-    differ by at most one. Only WHICH examples are in the minority depends on the seed, never how many, so small data
-    sets of different seeds are equally hard. With alignment 1 / n_classes every class has every attribute
-    equally often (within one), which is an attribute independent of the class.
+    differ by at most one. Only WHICH examples are in the minority depends on the seed, never how many, so
+    small data sets of different seeds are equally hard. With alignment 1 / n_classes every class has every
+    attribute equally often (within one), which is an attribute independent of the class.
 
     Args:
         y: (n,) class indices from 0 to n_classes - 1.

@@ -22,30 +22,23 @@ def as_labels(values: Any, name: str, n: int | None = None) -> Int[Tensor, " n"]
     Raises:
         DataError: if they are not a vector of integers of at least 0, or not `n` of them.
     """
-    array = (
-        values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(_refuse_objects(values, name)))
-    )
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{name} is ragged: a vector (n,) of integers is wanted") from error
     if array.ndim != 1:
-        raise DataError(f"{name} has shape {tuple(array.shape)}: a vector (n,) is wanted")
-    if array.is_floating_point() or array.is_complex():
+        raise DataError(f"{name} has shape {array.shape}: a vector (n,) is wanted")
+    if array.dtype.kind not in "iub":
         raise DataError(f"{name} has type {array.dtype}: integers 0, 1, ... are wanted; encode them first")
     if n is not None and len(array) != n:
         raise DataError(f"{name} has {len(array)} entries, the inputs {n}: one entry per example is wanted")
     if not len(array):
         raise DataError(f"{name} is empty: at least one example is wanted")
-    array = array.long()
-    if int(array.min()) < 0:
-        raise DataError(
-            f"{name} has {int(array.min())} in row {int(array.argmin())}: integers from 0 are wanted"
-        )
-    return array
-
-
-def _refuse_objects(values: Any, name: str) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"{name} has type {array.dtype}: integers 0, 1, ... are wanted; encode them first")
-    return array
+    labels = torch.from_numpy(array.astype(np.int64))
+    if int(labels.min()) < 0:
+        row = int(labels.argmin())
+        raise DataError(f"{name} has {int(labels[row])} in row {row}: integers from 0 are wanted")
+    return labels
 
 
 class Split:
@@ -95,7 +88,7 @@ class Split:
     def subset(self, index: Int[Tensor, " m"]) -> "Split":
         """The examples at `index`, copied."""
         attribute = None if self._attribute is None else self._attribute[index]
-        return Split(self.x[index], self.y[index], attribute, hidden_in=self._hidden_in)
+        return Split(self.x.subset(index), self.y[index], attribute, hidden_in=self._hidden_in)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from unrote.checkpoint import Checkpoints
 from unrote.heldout.held_out import HeldOut
 from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed, generator
-from unrote.supervision import SupervisionBatch
+from unrote.supervision import Supervision, SupervisionBatch
 from unrote.training import Batch, Objective, Recipe, train
 
 
@@ -52,6 +52,10 @@ class TwinObjective(Objective):
         index = batch.index[::2] if batch.per_member else batch.index.expand(len(self.labels), -1)
         first = self.assigned[self._pairs, index]
         return index, torch.stack([first, ~first], dim=1).flatten(0, 1)
+
+    def check(self, stack: Stack, n_examples: int) -> None:
+        """Refuse labels that do not fit the examples or the stack."""
+        Supervision(self.labels).check(n_examples, len(self.labels), stack.n_classes)
 
     def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
         """Class-balanced cross-entropy of each twin on its own examples, by their current labels."""

@@ -28,6 +28,11 @@ def stack_builder(
         UnknownNameError: if there is no model of that name.
         OptionError: if the model cannot take examples of that shape.
     """
+    if isinstance(model, nn.Module):
+        raise OptionError(
+            f"the model is a {type(model).__name__}, which members and twins would share: pass a function "
+            "that makes one, such as a lambda"
+        )
     if not isinstance(model, str):
         factory = model
         return lambda seeds: ModuleStack(factory, n_classes, seeds)
@@ -38,7 +43,7 @@ def stack_builder(
     if model == "cnn":
         if len(shape) != 3:
             raise OptionError(f"model 'cnn' takes pictures (channels, height, width), not shape {shape}")
-        return lambda seeds: ModuleStack(lambda: small_cnn(shape[0], n_classes), n_classes, seeds)
+        return lambda seeds: ModuleStack(lambda: small_cnn(shape, n_classes), n_classes, seeds)
     n_features = math.prod(shape)
 
     def build(seeds: Sequence[int]) -> Stack:

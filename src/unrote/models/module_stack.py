@@ -25,12 +25,16 @@ class ModuleStack(Stack):
         seeds: one per member.
 
     Raises:
-        OptionError: if the factory does not give an `nn.Module`.
+        OptionError: if the factory does not give an `nn.Module`, a new one each time.
     """
+
+    predict_batch_size = 256
 
     def __init__(self, factory: Callable[[], nn.Module], n_classes: int, seeds: Sequence[int] = (0,)) -> None:
         super().__init__(seeds, n_classes)
         self.members = nn.ModuleList(self._make(factory, seed) for seed in seeds)
+        if len(set(self.members)) < len(seeds):
+            raise OptionError("the factory gave one module twice: a new one at each call is wanted")
 
     @staticmethod
     def _make(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -115,10 +119,17 @@ class ModuleStack(Stack):
         return chosen
 
 
-def small_cnn(in_channels: int, n_classes: int, width: int = 16) -> nn.Sequential:
-    """A convolutional network for pictures of 8 to 32 pixels: three strided 3x3 layers, mean over space, head."""
+def small_cnn(shape: tuple[int, ...], n_classes: int, channels: Sequence[int] = (8, 16)) -> nn.Sequential:
+    """A convolutional network for small pictures: strided 3x3 layers, then a linear head on all positions.
+
+    Args:
+        shape: (channels, height, width) of a picture.
+        n_classes: C.
+        channels: of each layer; each halves height and width.
+    """
     layers: list[nn.Module] = []
-    for channels in (width, 2 * width, 4 * width):
-        layers += [nn.Conv2d(in_channels, channels, 3, stride=2, padding=1), nn.ReLU()]
-        in_channels = channels
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, n_classes))
+    incoming, height, width = shape
+    for outgoing in channels:
+        layers += [nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1), nn.ReLU()]
+        incoming, height, width = outgoing, (height + 1) // 2, (width + 1) // 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(incoming * height * width, n_classes))

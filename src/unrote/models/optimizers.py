@@ -67,6 +67,13 @@ def _per_member(values: Sequence[float], p: Tensor) -> Tensor | float:
     return torch.tensor(values, dtype=p.dtype, device=p.device).view(-1, *[1] * (p.ndim - 1))
 
 
+def _decayed(p: Tensor, grad: Tensor, weight_decay: Tensor | float) -> Tensor:
+    """The gradient with the L2 penalty's own added."""
+    if isinstance(weight_decay, Tensor):
+        return torch.addcmul(grad, p, weight_decay)
+    return grad.add(p, alpha=weight_decay) if weight_decay else grad
+
+
 class StackedSGD(_StackedOptimizer):
     """torch.optim.SGD per member: weight decay as an L2 gradient, heavy-ball momentum."""
 
@@ -87,8 +94,7 @@ class StackedSGD(_StackedOptimizer):
         weight_decay: Tensor | float,
         group: dict[str, Any],
     ) -> None:
-        if isinstance(weight_decay, Tensor) or weight_decay:
-            grad = grad + p * weight_decay
+        grad = _decayed(p, grad, weight_decay)
         if group["momentum"]:
             state = self.state[p]
             if "momentum" in state:
@@ -96,7 +102,7 @@ class StackedSGD(_StackedOptimizer):
             else:
                 grad = state["momentum"] = grad.clone()
         if isinstance(learning_rate, Tensor):
-            p.addcmul_(grad, -learning_rate)
+            p.addcmul_(grad, learning_rate, value=-1)
         else:
             p.add_(grad, alpha=-learning_rate)
 
@@ -125,11 +131,10 @@ class StackedAdam(_StackedOptimizer):
         group: dict[str, Any],
     ) -> None:
         beta1, beta2 = group["betas"]
-        if isinstance(weight_decay, Tensor) or weight_decay:
-            if group["decoupled"]:
-                p.mul_(1 - learning_rate * weight_decay)
-            else:
-                grad = grad + p * weight_decay
+        if group["decoupled"]:
+            p.mul_(1 - learning_rate * weight_decay)
+        else:
+            grad = _decayed(p, grad, weight_decay)
         state = self.state[p]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float64)

@@ -35,6 +35,9 @@ class Stack(nn.Module, ABC):
         OptionError: if there is no member, or fewer than two classes.
     """
 
+    predict_batch_size = 1024
+    """How many examples are predicted at once unless told otherwise; a deep network has memory for fewer."""
+
     def __init__(self, seeds: Sequence[int], n_classes: int) -> None:
         super().__init__()
         if not seeds:
@@ -92,19 +95,19 @@ class Stack(nn.Module, ABC):
 
     @torch.no_grad()
     def predict(
-        self, x: Example, *, batch_size: int = 1024, where: Bool[Tensor, "S n"] | None = None
+        self, x: Example, *, batch_size: int | None = None, where: Bool[Tensor, "S n"] | None = None
     ) -> Float[Tensor, "S n C"]:
         """Logits for every example, in evaluation mode, on the CPU.
 
         Args:
             x: n examples, whatever holds them (`as_inputs`).
-            batch_size: examples at once.
+            batch_size: examples at once; default `predict_batch_size`.
             where: (S, n), the examples wanted from each member; others' logits are unspecified.
         """
         inputs = as_inputs(x)
         was_training = self.training
         self.eval()
-        order = torch.arange(len(inputs)).split(batch_size)
+        order = torch.arange(len(inputs)).split(batch_size or self.predict_batch_size)
         try:
             logits = [
                 self(self.place(batch), None if where is None else where[:, index].to(self.device)).cpu()
@@ -136,8 +139,7 @@ class TensorStack(Stack):
         chosen = copy.copy(self)
         chosen.seeds = tuple(self.seeds[m] for m in members)
         chosen._parameters = {
-            name: nn.Parameter(value.detach()[list(members)])
+            name: None if value is None else nn.Parameter(value.detach()[list(members)])
             for name, value in self._parameters.items()
-            if value is not None
         }
         return chosen

@@ -1,0 +1,77 @@
+"""What a figure is: numbers from our own runs, the claims they bear out or not, and a picture.
+
+A figure is one file: a function `draw(seed, fast, progress) -> FigureResult`, registered under the name it has
+in the paper.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from unrote.registry import Registry
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something the paper says, put so that numbers decide it.
+
+    Args:
+        text: the claim with our numbers in it.
+        holds: whether they bear it out.
+    """
+
+    text: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class FigureResult:
+    """A drawn figure.
+
+    Args:
+        numbers: what is drawn, JSON-ready.
+        claims: what it shows.
+        picture: the drawing.
+    """
+
+    numbers: dict[str, Any]
+    claims: tuple[Claim, ...]
+    picture: Figure
+
+    def save(self, stem: Path) -> list[Path]:
+        """Write PNG and SVG beside each other; gives their paths."""
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+        for path in paths:
+            # no date in the file, so that the same run gives the same bytes
+            metadata = {"Date": None} if path.suffix == ".svg" else {}
+            self.picture.savefig(path, dpi=160, bbox_inches="tight", metadata=metadata)
+        return paths
+
+
+Draw = Callable[..., FigureResult]
+
+
+@dataclass(frozen=True)
+class FigureSource:
+    """A registered figure: its name in the paper, a line on what it shows, and the function that draws it."""
+
+    name: str
+    title: str
+    draw: Draw
+
+
+FIGURES: Registry[FigureSource] = Registry("figure", "unrote.figures")
+
+
+def register_figure(name: str, title: str) -> Callable[[Draw], Draw]:
+    """Register a function `draw(*, seed, fast, progress)` under the figure's name in the paper."""
+
+    def add(draw: Draw) -> Draw:
+        FIGURES.add(name, FigureSource(name, title, draw))
+        return draw
+
+    return add
