@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from unrote.heldout import kfold, xrm
     from unrote.metrics import group_report
     from unrote.models import ModuleStack, StackedLinear, StackedMLP
-    from unrote.shift import group_shift, logit_shift
+    from unrote.shift import group_shift, logit_shift, mat_shift
     from unrote.supervision import Supervision
+    from unrote.torch_api import IndexedCollate, IndexedDataset, MATLoss, held_out_logits
     from unrote.training import Recipe, train
 
 _HOMES = {
+    "IndexedCollate": "torch_api",
+    "IndexedDataset": "torch_api",
+    "MATLoss": "torch_api",
     "ModuleStack": "models",
     "Recipe": "training",
     "Split": "data",
@@ -37,15 +41,20 @@ _HOMES = {
     "fit": "api",
     "group_report": "metrics",
     "group_shift": "shift",
+    "held_out_logits": "torch_api",
     "kfold": "heldout",
     "load_task": "data",
     "logit_shift": "shift",
+    "mat_shift": "shift",
     "task_names": "data",
     "train": "training",
     "xrm": "heldout",
 }
 
 __all__ = [
+    "IndexedCollate",
+    "IndexedDataset",
+    "MATLoss",
     "ModuleStack",
     "Recipe",
     "Split",
@@ -59,9 +68,11 @@ __all__ = [
     "fit",
     "group_report",
     "group_shift",
+    "held_out_logits",
     "kfold",
     "load_task",
     "logit_shift",
+    "mat_shift",
     "task_names",
     "train",
     "xrm",

@@ -7,7 +7,7 @@ import torch
 
 from unrote.data import Regime, Task
 from unrote.errors import OptionError
-from unrote.methods import METHODS, Fitted, Session
+from unrote.methods import METHODS, Fitted, GroupSource, Method, Session
 from unrote.metrics import GroupReport, group_report
 from unrote.models import stack_builder
 from unrote.presets import DEFAULT, PRESETS
@@ -21,6 +21,7 @@ def fit(
     method: str = "mat",
     *,
     regime: Regime | None = None,
+    groups: GroupSource = "true",
     model: Any = None,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -34,6 +35,8 @@ def fit(
         task: what to learn; see `Task` and `load_task`.
         method: name of a method, such as "mat" or "erm".
         regime: where group labels may be used; default the least the method needs.
+        groups: whose groups a method that needs them gets: "true" ones, or those inferred by "xrm" or "eiil",
+            which need no group labels.
         model: "linear", "mlp", "cnn", or a function that makes an `nn.Module`; default by the task.
         recipe: how to train; default by the task.
         seed: of everything random; the same seed gives the same classifier, bit for bit on a CPU.
@@ -45,18 +48,13 @@ def fit(
         UnknownNameError: if there is no such method or model.
         OptionError: if a setting is unknown or out of range, or the regime is too weak for the method.
     """
-    kind = METHODS[method]
-    known = getattr(kind, "__dataclass_fields__", {})
-    unknown = [name for name in settings if name not in known]
-    if unknown:
+    made = make_method(method, **settings)
+    needs = _needed_regime(made, groups)
+    regime = regime or needs
+    if regime not in _REGIMES or _REGIMES.index(regime) < _REGIMES.index(needs):
         raise OptionError(
-            f"method {method!r} has no setting {unknown[0]!r}: it has {', '.join(known) or 'none'}"
-        )
-    regime = regime or kind.needs
-    if _REGIMES.index(regime) < _REGIMES.index(kind.needs):
-        raise OptionError(
-            f"method {method!r} needs group labels of the {kind.needs!r} regime, not {regime!r}: "
-            "choose a method without group labels, such as 'mat'"
+            f"method {method!r} needs the annotation regime {needs!r}, not {regime!r}: "
+            "choose a method without group labels, such as 'mat', or groups='xrm'"
         )
     preset = PRESETS.get(task.name, DEFAULT)
     session = Session(
@@ -64,10 +62,42 @@ def fit(
         build=stack_builder(model or preset.model, task.train.x.shape, task.n_classes),
         recipe=recipe or preset.recipe,
         seed=seed,
+        groups=groups,
         checkpoint_folder=None if checkpoint is None else Path(checkpoint),
         progress=progress,
     )
-    return kind(**settings).fit(session)
+    return made.fit(session)
+
+
+def _needed_regime(method: Method, groups: GroupSource) -> Regime:
+    if groups == "true":
+        return method.needs
+    if groups not in ("xrm", "eiil"):
+        raise OptionError(f"groups={groups!r}: 'true', 'xrm' or 'eiil' is wanted")
+    if not method.uses_groups:
+        raise OptionError(f"method {method.name!r} uses no groups: leave groups={groups!r} out")
+    return "none"
+
+
+def make_method(name: str, **settings: Any) -> Method:
+    """A method by name, ready to fit.
+
+    Args:
+        name: such as "mat" or "erm".
+        **settings: its hyper-parameters.
+
+    Raises:
+        UnknownNameError: if there is no such method.
+        OptionError: if it has no such hyper-parameter, or a value is out of range.
+    """
+    kind = METHODS[name]
+    known = getattr(kind, "__dataclass_fields__", {})
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        raise OptionError(
+            f"method {name!r} has no setting {unknown[0]!r}: it has {', '.join(known) or 'none'}"
+        )
+    return kind(**settings)
 
 
 def evaluate(fitted: Fitted, task: Task, split: str = "test") -> GroupReport:

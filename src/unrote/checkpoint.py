@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from unrote._version import __version__
-from unrote.errors import CheckpointError
+from unrote.errors import CheckpointError, OptionError
 
 FORMAT = 1
 """Raised whenever older readers would misread what is written."""
@@ -63,6 +63,9 @@ class Checkpoints:
             another identity is refused, not silently continued.
         every: steps between checkpoints; None saves by the clock, every 30 seconds.
         keep: how many of the newest to keep.
+
+    Raises:
+        OptionError: if `every` or `keep` is below 1.
     """
 
     folder: Path
@@ -70,6 +73,11 @@ class Checkpoints:
     every: int | None = None
     keep: int = 2
     _saved_at: float = field(default_factory=time.monotonic, init=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("every", self.every), ("keep", self.keep)):
+            if value is not None and value < 1:
+                raise OptionError(f"checkpoints: {name}={value}, at least 1 is wanted")
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint should be written after `step` steps."""
@@ -144,7 +152,7 @@ class Checkpoints:
             if content_hash(content) != header["tensors"]:
                 raise _DamagedError(f"checkpoint {self._tensor_path(step)} does not match its recorded hash")
             return Checkpoint(int(header["step"]), load_tensors(content), header["record"])
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        except (OSError, LookupError, ValueError, TypeError, AttributeError, SafetensorError) as error:
             raise _DamagedError(
                 f"checkpoint {path} is damaged ({type(error).__name__}): delete it to go on without it"
             ) from error

@@ -40,3 +40,15 @@ class CheckpointError(UnroteError):
 
 class DivergedError(UnroteError, ArithmeticError):
     """Training left the finite numbers."""
+
+
+class MissingPackageError(UnroteError, ImportError):
+    """A package that only part of unrote needs is not installed; names the extra that brings it."""
+
+
+class SavedModelError(UnroteError):
+    """A saved model that is damaged, was changed, is of another format version, or would be overwritten."""
+
+
+class TableWarning(UserWarning):
+    """Something about a table that was settled without asking: a column left out, values taken as missing."""

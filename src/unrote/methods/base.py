@@ -1,4 +1,4 @@
-"""What a method is, and what it is given.
+"""What a method is.
 
 A method is a frozen dataclass: its fields are its hyper-parameters. It gets a `Session` (task, models, recipe,
 seed) and gives back a `Fitted`. Most methods only decide what training tells the loss, and are a
@@ -6,157 +6,23 @@ seed) and gives back a `Fitted`. Most methods only decide what training tells th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unrote.checkpoint import Checkpoints
-from unrote.data import Regime, Task
-from unrote.errors import OptionError
-from unrote.heldout import HeldOut, XRMResult, kfold, precomputed, xrm
-from unrote.models import Stack, StackBuilder
+from unrote.data import Regime
+from unrote.heldout import HeldOut
+from unrote.methods.session import Session
+from unrote.models import Stack
 from unrote.registry import Registry
 from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
-from unrote.training import (
-    EarlyStopping,
-    Evaluate,
-    Objective,
-    Recipe,
-    Supervised,
-    TrainingResult,
-    train,
-)
-
-HeldOutSource = Literal["xrm", "kfold"] | HeldOut | np.ndarray | Tensor
-"""How held-out logits are made, or the logits (or probabilities) themselves, (n, C)."""
-
-
-@dataclass
-class Session:
-    """What a method is given: the task as its annotation regime shows it, and how to train.
-
-    Args:
-        task: attributes outside the regime are gone, not masked.
-        build: makes stacks of models for the task.
-        recipe: how the final model is trained.
-        seed: of everything random.
-        held_out_recipe: how the models behind held-out logits are trained; None takes `recipe`.
-        evaluate: scores the final model while it trains; None scores nothing.
-        evaluate_every: steps between evaluations; default once an epoch.
-        early_stopping: which metric chooses the parameters that are kept.
-        checkpoint_folder: where each stage saves and resumes; None saves nothing.
-        checkpoint_every: steps between checkpoints; None saves every 30 seconds.
-        progress: whether to show progress bars.
-    """
-
-    task: Task
-    build: StackBuilder
-    recipe: Recipe
-    seed: int = 0
-    held_out_recipe: Recipe | None = None
-    evaluate: Evaluate | None = None
-    evaluate_every: int | None = None
-    early_stopping: EarlyStopping | None = None
-    checkpoint_folder: Path | None = None
-    checkpoint_every: int | None = None
-    progress: bool = False
-    artefacts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def y(self) -> Int[Tensor, " n"]:
-        """Training labels."""
-        return self.task.train.y
-
-    def train(self, method: "Method", objective: Objective, **options: Any) -> "Fitted":
-        """Train one model on an objective, as the session says.
-
-        Args:
-            method: whose run this is, for the checkpoint's identity.
-            objective: what is minimised.
-            **options: passed on to `unrote.training.train`.
-        """
-        stack = self.build([derive_seed(self.seed, "model")])
-        result = train(
-            stack,
-            self.task.train.x,
-            objective,
-            self.recipe,
-            seed=derive_seed(self.seed, "order"),
-            evaluate=self.evaluate,
-            evaluate_every=self.evaluate_every,
-            early_stopping=self.early_stopping,
-            checkpoints=self.checkpoints("train", {"method": method.name, **method.settings()}),
-            progress=f"{method.name}: training" if self.progress else None,
-            **options,
-        )
-        return Fitted(method, result, dict(self.artefacts))
-
-    def held_out(self, source: HeldOutSource = "xrm") -> HeldOut:
-        """Held-out logits of the training examples; made once per session and kept in its artefacts.
-
-        Raises:
-            OptionError: if `source` is neither "xrm", "kfold" nor an array.
-        """
-        if isinstance(source, HeldOut):
-            return source
-        if not isinstance(source, str):
-            return precomputed(source, len(self.y), self.task.n_classes)
-        if source == "xrm":
-            return self.xrm().held_out()
-        if source != "kfold":
-            raise OptionError(f"held_out={source!r}: 'xrm', 'kfold' or an (n, C) array is wanted")
-        if "kfold" not in self.artefacts:
-            self.artefacts["kfold"] = kfold(
-                self.task.train.x,
-                self.y,
-                self.build,
-                self.held_out_recipe or self.recipe,
-                seed=self.seed,
-                checkpoints=self.checkpoints("kfold", {}),
-                progress="held-out: k-fold" if self.progress else None,
-            )
-        result: HeldOut = self.artefacts["kfold"]
-        return result
-
-    def xrm(self) -> XRMResult:
-        """XRM's twins on the training and validation examples; trained once per session."""
-        if "xrm" not in self.artefacts:
-            validation = self.task.validation
-            self.artefacts["xrm"] = xrm(
-                self.task.train.x,
-                self.y,
-                self.build,
-                self.held_out_recipe or self.recipe,
-                n_classes=self.task.n_classes,
-                seeds=[self.seed],
-                validation=None if validation is None else (validation.x, validation.y),
-                checkpoints=self.checkpoints("xrm", {}),
-                progress="held-out: XRM twins" if self.progress else None,
-            )
-        result: XRMResult = self.artefacts["xrm"]
-        return result
-
-    def checkpoints(self, stage: str, settings: Mapping[str, Any]) -> Checkpoints | None:
-        """Where one stage of the run saves, identified by everything that decides its outcome."""
-        if self.checkpoint_folder is None:
-            return None
-        recipe = self.recipe if stage == "train" else self.held_out_recipe or self.recipe
-        identity = {
-            "task": self.task.name,
-            "data": self.task.fingerprint(),
-            "stage": stage,
-            "seed": self.seed,
-            "recipe": asdict(recipe),
-            **settings,
-        }
-        return Checkpoints(self.checkpoint_folder / stage, identity, every=self.checkpoint_every)
+from unrote.training import Supervised, TrainingResult
 
 
 @dataclass
@@ -165,8 +31,8 @@ class Fitted:
 
     Args:
         method: what trained it.
-        training: stack, history, best steps.
-        artefacts: what the method made on the way, by name ("xrm", "shift", ...).
+        training: stack of one, history, best steps.
+        artefacts: what was made on the way, by name ("xrm", "shift", ...).
     """
 
     method: "Method"
@@ -192,19 +58,41 @@ class Method(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[Regime]
+    uses_groups: ClassVar[bool]
     reference: ClassVar[str]
 
     @abstractmethod
     def fit(self, session: Session) -> Fitted:
         """Train on the session's task."""
 
+    @classmethod
+    def fit_many(cls, methods: Sequence["Method"], sessions: Sequence[Session]) -> list[Fitted]:
+        """Train several configurations; one after the other, where the method has no faster way."""
+        return [method.fit(session) for method, session in zip(methods, sessions, strict=True)]
+
     def settings(self) -> dict[str, Any]:
-        """Hyper-parameters, JSON-ready; arrays by their shape and sum."""
-        return {name: _describe(getattr(self, name)) for name in getattr(self, "__dataclass_fields__", {})}
+        """Name and hyper-parameters, JSON-ready; arrays by their shape and sum."""
+        fields = getattr(self, "__dataclass_fields__", {})
+        return {"method": self.name, **{name: _describe(getattr(self, name)) for name in fields}}
+
+    def fitted(self, session: Session, result: TrainingResult, member: int = 0) -> Fitted:
+        """The classifier that one member of a trained stack is."""
+        if result.stack.n_members > 1:
+            history = [
+                {name: [v[member]] if isinstance(v, list) else v for name, v in record.items()}
+                for record in result.history
+            ]
+            rows = slice(member, member + 1)
+            stack = result.stack.select([member])
+            result = TrainingResult(stack, history, result.best_step[rows], result.diverged_at[rows])
+        return Fitted(self, result, dict(session.artefacts))
 
 
 class SupervisionMethod(Method):
-    """A method that fixes target, weight and shift before training and leaves the loop alone."""
+    """A method that fixes target, weight and shift before training and leaves the loop alone.
+
+    Many configurations train as one stack.
+    """
 
     @abstractmethod
     def supervision(self, session: Session) -> Supervision:
@@ -212,9 +100,35 @@ class SupervisionMethod(Method):
 
     def fit(self, session: Session) -> Fitted:
         """Train on the session's task."""
-        supervision = self.supervision(session)
-        stack_device = session.build([0]).device
-        return session.train(self, Supervised(supervision.to(stack_device)))
+        result = session.train(Supervised(self.supervision(session)), settings=self.settings())
+        return self.fitted(session, result)
+
+    @classmethod
+    def fit_many(cls, methods: Sequence[Method], sessions: Sequence[Session]) -> list[Fitted]:
+        """Train configurations of one task, seed and length as one stack, each with its own rates.
+
+        Members share the minibatch order of the first session, so a member's result differs from that of
+        `fit` by no more than another order of the examples would change it.
+        """
+        first = sessions[0]
+        each = [
+            method.supervision(session)
+            for method, session in zip(methods, sessions, strict=True)
+            if isinstance(method, SupervisionMethod)
+        ]
+        recipe = replace(
+            first.recipe,
+            learning_rate=tuple(session.recipe.per_member("learning_rate", 1)[0] for session in sessions),
+            weight_decay=tuple(session.recipe.per_member("weight_decay", 1)[0] for session in sessions),
+        )
+        result = first.train(
+            Supervised(Supervision.stack(each)),
+            settings={"members": [method.settings() for method in methods]},
+            members=[derive_seed(session.seed, "model", 0) for session in sessions],
+            recipe=recipe,
+        )
+        pairs = enumerate(zip(methods, sessions, strict=True))
+        return [method.fitted(session, result, member) for member, (method, session) in pairs]
 
 
 def _describe(value: Any) -> Any:
@@ -230,17 +144,21 @@ METHODS: Registry[type[Method]] = Registry("method", "unrote.methods")
 AnyMethod = TypeVar("AnyMethod", bound=type[Method])
 
 
-def register(name: str, *, needs: Regime, reference: str) -> Callable[[AnyMethod], AnyMethod]:
+def register(
+    name: str, *, needs: Regime, reference: str, uses_groups: bool | None = None
+) -> Callable[[AnyMethod], AnyMethod]:
     """Register a method in its own file.
 
     Args:
         name: as users give it.
-        needs: the weakest annotation regime it can run in.
+        needs: the weakest annotation regime it can run in with true groups.
         reference: paper and arXiv number.
+        uses_groups: whether it can run on inferred groups too; default whether it needs any.
     """
 
     def add(method: AnyMethod) -> AnyMethod:
         method.name, method.needs, method.reference = name, needs, reference
+        method.uses_groups = needs != "none" if uses_groups is None else uses_groups
         METHODS.add(name, method)
         return method
 

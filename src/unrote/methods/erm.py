@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from unrote.methods.base import Session, SupervisionMethod, register
+from unrote.methods.base import SupervisionMethod, register
+from unrote.methods.session import Session
 from unrote.supervision import Supervision
 
 

@@ -11,7 +11,9 @@ where the shortcut fails. Neither training nor prediction sees a group label.
 
 from dataclasses import dataclass
 
-from unrote.methods.base import HeldOutSource, Session, SupervisionMethod, register
+from unrote.methods.base import SupervisionMethod, register
+from unrote.methods.search import Choice, hyper
+from unrote.methods.session import HeldOutSource, Session
 from unrote.shift import logit_shift
 from unrote.supervision import Supervision
 
@@ -26,7 +28,7 @@ class MAT(SupervisionMethod):
         held_out: "xrm", "kfold", or (n, C) held-out logits or probabilities of one's own.
     """
 
-    temperature: float = 0.1
+    temperature: float = hyper(0.1, Choice((0.001, 0.01, 0.1, 0.3, 1.0, 2.0)))
     held_out: HeldOutSource = "xrm"
 
     def supervision(self, session: Session) -> Supervision:

@@ -8,9 +8,8 @@ Needs the group of every training example.
 
 from dataclasses import dataclass
 
-import torch
-
-from unrote.methods.base import Session, SupervisionMethod, register
+from unrote.methods.base import SupervisionMethod, register
+from unrote.methods.session import Session
 from unrote.supervision import Supervision
 
 
@@ -21,6 +20,6 @@ class RWG(SupervisionMethod):
 
     def supervision(self, session: Session) -> Supervision:
         """The labels, and weights under which each group counts the same."""
-        group = session.task.group(session.task.train)
-        size = torch.bincount(group)
-        return Supervision(session.y, weight=len(group) / ((size > 0).sum() * size[group]).float())
+        groups = session.training_groups()
+        weight = len(groups.index) / ((groups.size > 0).sum() * groups.size[groups.index])
+        return Supervision(session.y, weight=weight.float())

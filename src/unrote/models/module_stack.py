@@ -23,6 +23,8 @@ class ModuleStack(Stack):
             A mapping is passed as keyword arguments, a tuple as positional ones.
         n_classes: C.
         seeds: one per member.
+        head: dotted name of the linear layer that gives the logits, for methods that use features; default the
+            last `nn.Linear` of the module (as in `nn.Sequential` and Hugging Face's classifiers).
 
     Raises:
         OptionError: if the factory does not give an `nn.Module`, a new one each time.
@@ -30,8 +32,16 @@ class ModuleStack(Stack):
 
     predict_batch_size = 256
 
-    def __init__(self, factory: Callable[[], nn.Module], n_classes: int, seeds: Sequence[int] = (0,)) -> None:
+    def __init__(
+        self,
+        factory: Callable[[], nn.Module],
+        n_classes: int,
+        seeds: Sequence[int] = (0,),
+        *,
+        head: str | None = None,
+    ) -> None:
         super().__init__(seeds, n_classes)
+        self.head_name = head
         self.members = nn.ModuleList(self._make(factory, seed) for seed in seeds)
         if len(set(self.members)) < len(seeds):
             raise OptionError("the factory gave one module twice: a new one at each call is wanted")
@@ -91,6 +101,50 @@ class ModuleStack(Stack):
                 "one logit per class"
             )
         return logits
+
+    def features_and_logits(
+        self, x: Example, *, per_member: bool = False
+    ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
+        """See `Stack.features_and_logits`; the features are what the head module is given."""
+        given: list[Tensor] = []
+        hooks = [
+            self._head(member).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+            for member in self.members
+        ]
+        try:
+            logits = self(x, per_member=per_member)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.stack([features.flatten(1) for features in given]), logits
+
+    def head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
+        """See `Stack.head`."""
+        head = self._head(self.members[member])
+        weight = head.weight.detach().clone()
+        bias: Tensor | None = head.bias  # None where the module was made with bias=False
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
+
+    @torch.no_grad()
+    def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:
+        """See `Stack.set_head`."""
+        head = self._head(self.members[member])
+        head.weight.copy_(weight)
+        head.bias = nn.Parameter(bias.to(head.weight))
+
+    def _head(self, module: nn.Module) -> nn.Linear:
+        if self.head_name is not None:
+            named = dict(module.named_modules()).get(self.head_name)
+            if isinstance(named, nn.Linear):
+                return named
+        else:
+            linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
+            if linear and linear[-1].out_features == self.n_classes:
+                return linear[-1]
+        raise OptionError(
+            f"the head of {type(module).__name__} was not found: the last nn.Linear must give one logit per "
+            "class, or head= must name the module that does, such as 'classifier'"
+        )
 
     def optimizer(
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float

@@ -85,6 +85,20 @@ class Stack(nn.Module, ABC):
     def select(self: AnyStack, members: Sequence[int]) -> AnyStack:
         """A stack of copies of some members."""
 
+    @abstractmethod
+    def features_and_logits(
+        self, x: Example, *, per_member: bool = False
+    ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
+        """What the last linear layer of each member takes and gives."""
+
+    @abstractmethod
+    def head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
+        """Weight and bias of a member's last linear layer, copied."""
+
+    @abstractmethod
+    def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:
+        """Replace a member's last linear layer."""
+
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all parameters and buffers."""
         return {name: value.detach().clone() for name, value in self.state_dict().items()}
@@ -104,22 +118,43 @@ class Stack(nn.Module, ABC):
             batch_size: examples at once; default `predict_batch_size`.
             where: (S, n), the examples wanted from each member; others' logits are unspecified.
         """
+
+        def logits(rows: Tensor, batch: Example) -> Tensor:
+            out: Tensor = self(batch, None if where is None else where[:, rows].to(self.device))
+            return out.cpu()
+
+        return torch.cat(self._in_evaluation_mode(x, logits, batch_size), dim=1)
+
+    @torch.no_grad()
+    def predict_features(self, x: Example, *, batch_size: int | None = None) -> Float[Tensor, "S n F"]:
+        """Features for every example, in evaluation mode, on the CPU; see `predict`."""
+        batches = self._in_evaluation_mode(
+            x, lambda rows, batch: self.features_and_logits(batch)[0].cpu(), batch_size
+        )
+        return torch.cat(batches, dim=1)
+
+    def _in_evaluation_mode(
+        self, x: Example, apply: Callable[[Tensor, Example], Tensor], batch_size: int | None
+    ) -> list[Tensor]:
         inputs = as_inputs(x)
         was_training = self.training
         self.eval()
         order = torch.arange(len(inputs)).split(batch_size or self.predict_batch_size)
         try:
-            logits = [
-                self(self.place(batch), None if where is None else where[:, index].to(self.device)).cpu()
-                for index, batch in zip(order, inputs.batches(order), strict=True)
-            ]
+            batches = zip(order, inputs.batches(order), strict=True)
+            return [apply(rows, self.place(batch)) for rows, batch in batches]
         finally:
             self.train(was_training)
-        return torch.cat(logits, dim=1)
 
 
 class TensorStack(Stack):
-    """A stack whose parameters carry the members in their first dimension."""
+    """A stack whose parameters carry the members in their first dimension.
+
+    Subclasses keep their last linear layer in `weight` (S, C, F) and `bias` (S, C) or None.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def optimizer(
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
@@ -128,6 +163,20 @@ class TensorStack(Stack):
         if name == "sgd":
             return StackedSGD(self.parameters(), learning_rate, weight_decay, momentum)
         return StackedAdam(self.parameters(), learning_rate, weight_decay, decoupled=name == "adamw")
+
+    def head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
+        """See `Stack.head`."""
+        weight = self.weight.detach()[member].clone()
+        bias = weight.new_zeros(len(weight)) if self.bias is None else self.bias.detach()[member].clone()
+        return weight, bias
+
+    @torch.no_grad()
+    def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:
+        """See `Stack.set_head`."""
+        self.weight[member].copy_(weight)
+        if self.bias is None:
+            self.bias = nn.Parameter(self.weight.new_zeros(self.n_members, self.n_classes))
+        self.bias[member].copy_(bias)
 
     def copy_members(self, target: dict[str, Tensor], members: Bool[Tensor, " S"]) -> None:
         """See `Stack.copy_members`."""

@@ -63,8 +63,15 @@ class StackedLinear(TensorStack):
     ) -> None:
         super().__init__(seeds, n_classes)
         self.weight, offset = _parameters(seeds, "head", n_features, n_classes, init, dtype)
-        self.bias: nn.Parameter | None
         self.register_parameter("bias", offset if bias else None)
+
+    def features_and_logits(
+        self, x: Tensor, *, per_member: bool = False
+    ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
+        """See `Stack.features_and_logits`; the features are the examples themselves."""
+        logits = self(x, per_member=per_member)
+        features = x.flatten(2 if per_member else 1).to(self.weight.dtype)
+        return features.expand(self.n_members, *features.shape[-2:]), logits
 
     def forward(
         self, x: Tensor, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
@@ -86,6 +93,8 @@ class StackedMLP(TensorStack):
         dtype: of the parameters.
     """
 
+    bias: nn.Parameter
+
     def __init__(
         self,
         n_features: int,
@@ -101,14 +110,17 @@ class StackedMLP(TensorStack):
         )
         self.weight, self.bias = _parameters(seeds, "head", hidden, n_classes, "uniform", dtype)
 
-    def features(self, x: Tensor, *, per_member: bool = False) -> Float[Tensor, "S B h"]:
-        """Activations of the hidden layer."""
+    def features_and_logits(
+        self, x: Tensor, *, per_member: bool = False
+    ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
+        """See `Stack.features_and_logits`; the features are the hidden activations."""
         x = x.flatten(2 if per_member else 1).to(self.weight.dtype)
         hidden = x @ self.hidden_weight.mT if per_member else _shared_product(x, self.hidden_weight)
-        return torch.relu(hidden + self.hidden_bias.unsqueeze(1))
+        features = torch.relu(hidden + self.hidden_bias.unsqueeze(1))
+        return features, torch.baddbmm(self.bias.unsqueeze(1), features, self.weight.mT)
 
     def forward(
         self, x: Tensor, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
     ) -> Float[Tensor, "S B C"]:
         """See `Stack.forward`; all logits are computed, it costs less than choosing."""
-        return torch.baddbmm(self.bias.unsqueeze(1), self.features(x, per_member=per_member), self.weight.mT)
+        return self.features_and_logits(x, per_member=per_member)[1]

@@ -20,11 +20,18 @@ class EarlyStopping:
         metric: a key of what `evaluate` returns.
         patience: evaluations without improvement after which a member is done; None trains to the end.
         maximize: whether larger is better.
+
+    Raises:
+        OptionError: if the patience is below 1.
     """
 
     metric: str
     patience: int | None = None
     maximize: bool = True
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise OptionError(f"patience={self.patience}: at least 1 evaluation, or None, is wanted")
 
 
 class BestMembers:

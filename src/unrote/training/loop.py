@@ -83,12 +83,18 @@ def train(
 
     Raises:
         OptionError: if the options contradict each other.
+        DataError: if the objective does not fit the examples or the stack.
         DivergedError: if every member's loss left the finite numbers.
         CheckpointError: if checkpoints cannot be read or written, or belong to another run.
     """
     if early_stopping is not None and evaluate is None:
         raise OptionError("early_stopping needs evaluate=, a function that scores the stack")
+    if evaluate_every is not None and evaluate_every < 1:
+        raise OptionError(f"evaluate_every={evaluate_every}: at least 1 step is wanted")
+    if not isinstance(seed, int) and len(seed) != stack.n_members:
+        raise OptionError(f"{len(seed)} seeds for {stack.n_members} members: give one, or one each")
     inputs = as_inputs(x)
+    objective.check(stack, len(inputs))
     order = Order(len(inputs), recipe.batch_size, seed if isinstance(seed, int) else tuple(seed), sampling)
     every = evaluate_every or order.steps_per_epoch
     best = BestMembers(stack, early_stopping) if early_stopping is not None else None
@@ -106,6 +112,7 @@ def train(
                 advance(run.step, f"loss {run.look():.3f}")
             if run.step % every == 0 or last:
                 run.record(batch.epoch, evaluate(stack) if evaluate is not None else {})
+                stack.train()  # should the evaluation have left it in its own mode
             if checkpoints is not None and (last or run.finished or checkpoints.due(run.step)):
                 checkpoints.save(run.step, *run.dump())
             if run.finished:
@@ -216,10 +223,10 @@ class _Run:
             CheckpointError: if its tensors are not those of this stack, optimiser and objective.
         """
         parts: dict[str, dict[str, Tensor]] = {}
-        for key, value in checkpoint.tensors.items():
-            part, name = key.split("/", 1)
-            parts.setdefault(part, {})[name] = value.to(self.stack.device)
         try:
+            for key, value in checkpoint.tensors.items():
+                part, name = key.split("/", 1)
+                parts.setdefault(part, {})[name] = value.to(self.stack.device)
             self.stack.load_state_dict(parts["stack"])
             self._load_optimizer(parts.get("optimizer", {}))
             for name, value in self.objective.state().items():
@@ -227,17 +234,14 @@ class _Run:
             if self.best is not None:
                 self.best.load({name: value.to("cpu") for name, value in parts["best"].items()})
             run = parts["run"]
-        except (KeyError, RuntimeError) as error:
+            self.diverged_at, self.loss_sum = run["diverged_at"], run["loss_sum"]
+            self.loss_count = run["loss_count"].cpu()
+            self.step, self.history = checkpoint.step, list(checkpoint.record["history"])
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"the checkpoint at step {checkpoint.step} does not fit this run ({error}): "
                 "choose another folder, or delete the checkpoints to start again"
             ) from error
-        self.diverged_at, self.loss_sum, self.loss_count = (
-            run["diverged_at"],
-            run["loss_sum"],
-            run["loss_count"].cpu(),
-        )
-        self.step, self.history = checkpoint.step, list(checkpoint.record["history"])
 
     def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}

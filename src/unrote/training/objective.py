@@ -28,6 +28,9 @@ class Batch:
 class Objective:
     """What a run minimises. Subclasses hold whatever per-example or per-group state their method keeps."""
 
+    def check(self, stack: Stack, n_examples: int) -> None:
+        """Called before training, to refuse a stack or a number of examples that does not fit."""
+
     def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
         """The loss of each member on a minibatch."""
         raise NotImplementedError
@@ -45,6 +48,10 @@ class Supervised(Objective):
 
     def __init__(self, supervision: Supervision) -> None:
         self.supervision = supervision
+
+    def check(self, stack: Stack, n_examples: int) -> None:
+        """Refuse what the supervision does not fit."""
+        self.supervision.check(n_examples, stack.n_members, stack.n_classes)
 
     def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
         """Weighted, shifted cross-entropy of each member."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unrote.errors import OptionError
 from unrote.seeding import generator
 
 
@@ -20,12 +21,25 @@ class Order:
         batch_size: examples per step; None takes all in their own order.
         seeds: one seed for an order that all members share, or one per member.
         sampling: (n,) at least 0; draws examples with replacement in proportion to it, instead of permuting.
+
+    Raises:
+        OptionError: if `sampling` cannot be drawn from.
     """
 
     n_examples: int
     batch_size: int | None
     seeds: int | tuple[int, ...] = 0
     sampling: Float[Tensor, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        if (weights := self.sampling) is None:
+            return
+        if len(weights) != self.n_examples:
+            raise OptionError(
+                f"sampling has {len(weights)} values for {self.n_examples} examples: one each is wanted"
+            )
+        if not (bool((weights >= 0).all()) and 0 < float(weights.sum()) < math.inf):
+            raise OptionError("sampling: finite numbers of at least 0, some above, are wanted")
 
     @property
     def steps_per_epoch(self) -> int:

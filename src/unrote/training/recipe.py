@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from unrote.errors import OptionError
 
@@ -37,19 +38,34 @@ class Recipe:
             raise OptionError(f"epochs={self.epochs} and steps={self.steps}: give exactly one of them")
         if self.optimizer not in ("sgd", "adam", "adamw"):
             raise OptionError(f"optimizer {self.optimizer!r}: 'sgd', 'adam' or 'adamw' is wanted")
+        value: Any
         for name in ("epochs", "steps", "batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name}={value}: at least 1 is wanted")
+            if value is not None and (not isinstance(value, Integral) or value < 1):
+                raise OptionError(f"{name}={value!r}: a whole number of at least 1 is wanted")
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
-            values = value if isinstance(value, tuple) else (value,)
-            if not values or not all(0 <= v < math.inf for v in values):
-                raise OptionError(f"{name}={value}: finite numbers of at least 0 are wanted")
+            values: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+            if not values or not all(isinstance(v, Real) and 0 <= v < math.inf for v in values):
+                raise OptionError(f"{name}={value!r}: one finite number of at least 0, or a tuple, is wanted")
+        if not isinstance(self.momentum, Real) or not 0 <= self.momentum < 1:
+            raise OptionError(f"momentum={self.momentum!r}: at least 0 and below 1 is wanted")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Number of updates, where one pass over the training set takes `steps_per_epoch`."""
         return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+
+    def shortened(self, share: float) -> "Recipe":
+        """The recipe with a share of its length, at least one epoch or step.
+
+        Raises:
+            OptionError: if the share is not above 0 and at most 1.
+        """
+        if not 0 < share <= 1:
+            raise OptionError(f"a share of {share} of the training: above 0 and at most 1 is wanted")
+        if self.steps is not None:
+            return replace(self, steps=max(1, round(share * self.steps)))
+        return replace(self, epochs=max(1, round(share * (self.epochs or 1))))
 
     def per_member(self, name: Literal["learning_rate", "weight_decay"], n_members: int) -> list[float]:
         """A setting as one number per member.

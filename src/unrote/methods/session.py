@@ -1,0 +1,256 @@
+"""What a method is given: the task as its annotation regime shows it, models, a recipe, a seed.
+
+A session makes what several methods need (twins, held-out logits, an ERM reference, inferred groups) once, and
+knows how to train, save and resume each stage of a run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unrote.checkpoint import Checkpoints
+from unrote.data import Split, Task
+from unrote.errors import OptionError
+from unrote.heldout import HeldOut, XRMResult, infer_environments, kfold, precomputed, xrm
+from unrote.models import StackBuilder
+from unrote.seeding import derive_seed
+from unrote.supervision import Supervision
+from unrote.training import (
+    EarlyStopping,
+    Evaluate,
+    Objective,
+    Recipe,
+    Supervised,
+    TrainingResult,
+    train,
+)
+
+GroupSource = Literal["true", "xrm", "eiil"]
+"""Whose groups a method that needs them gets: annotated ones, or inferred ones."""
+
+HeldOutSource = Literal["xrm", "kfold"] | HeldOut | np.ndarray | Tensor
+"""How held-out logits are made, or the logits (or probabilities) themselves, (n, C)."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of one split, true or inferred.
+
+    Args:
+        attribute: (n,) attribute of each example, from 0 to `n_attributes` - 1.
+        index: (n,) group of each example, y * n_attributes + attribute.
+        n_attributes: number of attribute values.
+        count: number of groups, those without examples included.
+    """
+
+    attribute: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    n_attributes: int
+    count: int
+
+    @property
+    def size(self) -> Int[Tensor, " G"]:
+        """Number of examples in each group."""
+        return torch.bincount(self.index, minlength=self.count)
+
+
+@dataclass
+class Session:
+    """What a method is given: the task as its annotation regime shows it, and how to train.
+
+    Args:
+        task: attributes outside the regime are gone, not masked.
+        build: makes stacks of models for the task.
+        recipe: how the final model is trained.
+        seed: of everything random.
+        groups: whose groups methods that need them get: "true" ones, or those inferred by "xrm" or "eiil".
+        held_out_recipe: how the models behind held-out logits are trained; None takes `recipe`.
+        evaluate: scores the final model while it trains; None scores nothing.
+        evaluate_every: steps between evaluations; default once an epoch.
+        early_stopping: which metric chooses the parameters that are kept.
+        checkpoint_folder: where each stage saves and resumes; None saves nothing.
+        checkpoint_every: steps between checkpoints; None saves every 30 seconds.
+        progress: whether to show progress bars.
+        artefacts: what was made on the way (twins, held-out logits, shifts), by name; made once per session.
+    """
+
+    task: Task
+    build: StackBuilder
+    recipe: Recipe
+    seed: int = 0
+    groups: GroupSource = "true"
+    held_out_recipe: Recipe | None = None
+    evaluate: Evaluate | None = None
+    evaluate_every: int | None = None
+    early_stopping: EarlyStopping | None = None
+    checkpoint_folder: Path | None = None
+    checkpoint_every: int | None = None
+    progress: bool = False
+    artefacts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def y(self) -> Int[Tensor, " n"]:
+        """Training labels."""
+        return self.task.train.y
+
+    @property
+    def validation(self) -> Split:
+        """The validation split.
+
+        Raises:
+            OptionError: if the task has none.
+        """
+        if self.task.validation is None:
+            raise OptionError(f"task {self.task.name!r} has no validation split, which this method needs")
+        return self.task.validation
+
+    def train(
+        self,
+        objective: Objective,
+        *,
+        stage: str = "train",
+        settings: Mapping[str, Any] | None = None,
+        members: int | Sequence[int] = 1,
+        recipe: Recipe | None = None,
+        x: Any = None,
+        sampling: Float[Tensor, " n"] | None = None,
+    ) -> TrainingResult:
+        """Train models on an objective, as the session says.
+
+        Args:
+            objective: what is minimised.
+            stage: name of this training among those of the run; the last is "train", which alone is evaluated.
+            settings: whatever decides the outcome beside task, recipe and seed, for the checkpoint's identity.
+            members: how many models, or a seed for each.
+            recipe: how to train; default the session's.
+            x: examples; default the training split's.
+            sampling: (n,) draws examples with replacement in proportion to it.
+        """
+        seeds = (
+            [derive_seed(self.seed, "model", m) for m in range(members)]
+            if isinstance(members, int)
+            else members
+        )
+        recipe, final = recipe or self.recipe, stage == "train"
+        return train(
+            self.build(seeds),
+            self.task.train.x if x is None else x,
+            objective,
+            recipe,
+            seed=derive_seed(self.seed, "order", stage),
+            sampling=sampling,
+            evaluate=self.evaluate if final else None,
+            evaluate_every=self.evaluate_every,
+            early_stopping=self.early_stopping if final else None,
+            checkpoints=self.checkpoints(stage, recipe, settings or {}),
+            progress=stage if self.progress else None,
+        )
+
+    def erm(self, share: float = 1.0) -> TrainingResult:
+        """An ERM model trained for a share of the recipe's steps; once per session and share."""
+        name = f"erm-{share:g}"
+        if name not in self.artefacts:
+            recipe = self.recipe.shortened(share)
+            self.artefacts[name] = self.train(Supervised(Supervision(self.y)), stage=name, recipe=recipe)
+        result: TrainingResult = self.artefacts[name]
+        return result
+
+    def held_out(self, source: HeldOutSource = "xrm") -> HeldOut:
+        """Held-out logits of the training examples; made once per session.
+
+        Raises:
+            OptionError: if `source` is neither "xrm", "kfold" nor an array.
+        """
+        if isinstance(source, HeldOut):
+            return source
+        if not isinstance(source, str):
+            return precomputed(source, len(self.y), self.task.n_classes)
+        if source == "xrm":
+            return self.xrm().held_out()
+        if source != "kfold":
+            raise OptionError(f"held_out={source!r}: 'xrm', 'kfold' or an (n, C) array is wanted")
+        if "kfold" not in self.artefacts:
+            recipe = self.held_out_recipe or self.recipe
+            self.artefacts["kfold"] = kfold(
+                self.task.train.x,
+                self.y,
+                self.build,
+                recipe,
+                seed=self.seed,
+                checkpoints=self.checkpoints("kfold", recipe, {}),
+                progress="held-out: k-fold" if self.progress else None,
+            )
+        result: HeldOut = self.artefacts["kfold"]
+        return result
+
+    def xrm(self) -> XRMResult:
+        """XRM's twins on the training and validation examples; trained once per session."""
+        if "xrm" not in self.artefacts:
+            validation, recipe = self.task.validation, self.held_out_recipe or self.recipe
+            self.artefacts["xrm"] = xrm(
+                self.task.train.x,
+                self.y,
+                self.build,
+                recipe,
+                n_classes=self.task.n_classes,
+                seeds=[self.seed],
+                validation=None if validation is None else (validation.x, validation.y),
+                checkpoints=self.checkpoints("xrm", recipe, {}),
+                progress="held-out: XRM twins" if self.progress else None,
+            )
+        result: XRMResult = self.artefacts["xrm"]
+        return result
+
+    def training_groups(self) -> Groups:
+        """Groups of the training examples: true, or inferred if the session says so."""
+        return self._groups(self.task.train, 0)
+
+    def validation_groups(self) -> Groups:
+        """Groups of the validation examples: true, or inferred if the session says so."""
+        return self._groups(self.validation, 1)
+
+    def _groups(self, split: Split, which: Literal[0, 1]) -> Groups:
+        if self.groups == "true":
+            attribute, n_attributes = split.attribute, self.task.n_attributes
+        else:
+            attribute, n_attributes = self._inferred()[which], 2
+        index = split.y * n_attributes + attribute
+        return Groups(attribute, index, n_attributes, self.task.n_classes * n_attributes)
+
+    def _inferred(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
+        """Inferred attributes of training and validation examples."""
+        if self.groups == "xrm":
+            twins = self.xrm()
+            empty = twins.mistakes.new_zeros(0)
+            checked = twins.validation_mistakes
+            return twins.mistakes[twins.best], empty if checked is None else checked[twins.best]
+        if "eiil" not in self.artefacts:
+            reference = self.erm().stack
+            splits = [split for split in (self.task.train, self.task.validation) if split is not None]
+            inferred = [
+                infer_environments(reference.predict(split.x)[0], split.y, seed=self.seed) for split in splits
+            ]
+            self.artefacts["eiil"] = (inferred[0], inferred[-1])
+        result: tuple[Tensor, Tensor] = self.artefacts["eiil"]
+        return result
+
+    def checkpoints(self, stage: str, recipe: Recipe, settings: Mapping[str, Any]) -> Checkpoints | None:
+        """Where one stage of the run saves, identified by everything that decides its outcome."""
+        if self.checkpoint_folder is None:
+            return None
+        identity = {
+            "task": self.task.name,
+            "data": self.task.fingerprint(),
+            "stage": stage,
+            "seed": self.seed,
+            "groups": self.groups,
+            "recipe": asdict(recipe),
+            **settings,
+        }
+        return Checkpoints(self.checkpoint_folder / stage, identity, every=self.checkpoint_every)
