@@ -14,16 +14,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in ("demo", "figure", "methods", "tasks"):
+for _command in ("fit", "predict", "audit", "demo", "figure", "methods", "tasks"):
     importlib.import_module(f"unrote.cli.{_command}").add_to(app)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from unrote._version import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from unrote.figures.style import house_style
 from unrote.registry import Registry
 
 
@@ -45,10 +46,13 @@ class FigureResult:
         """Write PNG and SVG beside each other; gives their paths."""
         stem.parent.mkdir(parents=True, exist_ok=True)
         paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-        for path in paths:
-            # no date in the file, so that the same run gives the same bytes
-            metadata = {"Date": None} if path.suffix == ".svg" else {}
-            self.picture.savefig(path, dpi=160, bbox_inches="tight", metadata=metadata)
+        with house_style():
+            self.picture.draw_without_rendering()
+            self.picture.set_layout_engine("none")  # it would move things a little at each drawing
+            for path in paths:
+                # no date in the file, so that the same run gives the same bytes
+                metadata = {"Date": None} if path.suffix == ".svg" else {}
+                self.picture.savefig(path, dpi=160, metadata=metadata)
         return paths
 
 
