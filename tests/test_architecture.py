@@ -25,7 +25,7 @@ BELOW_API = BELOW_METHODS | {"methods", "presets"}
 BELOW_BENCHMARK = BELOW_API | ARRAYS_ONLY | {"api"}
 LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(FIRST, FIRST),
-    "data": FIRST,
+    "data": FIRST | {"checkpoint", "progress"},
     "models": FIRST | {"data.inputs"},  # a model takes whatever holds the examples
     **dict.fromkeys(TRAINING, FIRST | {"data", "models"} | TRAINING),
     "heldout": FIRST | {"data", "models"} | TRAINING,
@@ -33,6 +33,10 @@ LAYERS: dict[str, set[str]] = {
     "methods": BELOW_METHODS,
     "presets": FIRST | {"data", "models"} | TRAINING,
     "api": BELOW_API | ARRAYS_ONLY,
+    "tables": FIRST | {"data", "checkpoint"},
+    "saved": FIRST | {"models", "checkpoint", "tables"},
+    "table_runs": BELOW_BENCHMARK | {"tables", "saved"},
+    "audit": BELOW_BENCHMARK | {"tables", "table_runs"},
     "selection": BELOW_BENCHMARK,
     "benchmark": BELOW_BENCHMARK | {"selection"},
     "figures": BELOW_BENCHMARK | {"selection", "benchmark"},
@@ -42,7 +46,7 @@ LAYERS: dict[str, set[str]] = {
 FACES = {"__init__", "__main__", "torch_api", "estimators", "integrations", "cli", "demo"}
 
 # Files of methods/ that every method may import; the others hold a method each.
-METHOD_SHARED = {"__init__", "base", "search", "session"}
+METHOD_SHARED = {"__init__", "balance", "base", "heads", "losses", "search", "session"}
 
 
 @cache

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unrote.api import evaluate, fit
     from unrote.data import Split, Task, load_task, task_names
     from unrote.errors import UnroteError
+    from unrote.estimators import ERMClassifier, MATClassifier, UnroteClassifier
     from unrote.heldout import kfold, xrm
     from unrote.metrics import group_report
     from unrote.models import ModuleStack, StackedLinear, StackedMLP
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from unrote.training import Recipe, train
 
 _HOMES = {
+    "ERMClassifier": "estimators",
     "IndexedCollate": "torch_api",
     "IndexedDataset": "torch_api",
+    "MATClassifier": "estimators",
     "MATLoss": "torch_api",
     "ModuleStack": "models",
     "Recipe": "training",
@@ -36,6 +39,7 @@ _HOMES = {
     "StackedMLP": "models",
     "Supervision": "supervision",
     "Task": "data",
+    "UnroteClassifier": "estimators",
     "UnroteError": "errors",
     "evaluate": "api",
     "fit": "api",
@@ -52,8 +56,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "ERMClassifier",
     "IndexedCollate",
     "IndexedDataset",
+    "MATClassifier",
     "MATLoss",
     "ModuleStack",
     "Recipe",
@@ -62,6 +68,7 @@ __all__ = [
     "StackedMLP",
     "Supervision",
     "Task",
+    "UnroteClassifier",
     "UnroteError",
     "__version__",
     "evaluate",

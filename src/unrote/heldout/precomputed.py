@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unrote.errors import DataError
 from unrote.heldout.held_out import HeldOut
@@ -21,9 +22,14 @@ def precomputed(predictions: Any, n_examples: int, n_classes: int) -> HeldOut:
         n_classes: C.
 
     Raises:
-        DataError: if the shape is not (n, C) or there are NaN or infinite values.
+        DataError: if they are not numbers, the shape is not (n, C), or there are NaN or infinite values.
     """
-    values = torch.as_tensor(np.asarray(predictions, dtype=np.float32))
+    if isinstance(predictions, Tensor):
+        predictions = predictions.detach().cpu()
+    try:
+        values = torch.as_tensor(np.asarray(predictions, dtype=np.float32))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"held-out predictions: an array of numbers (n, C) is wanted ({error})") from error
     if tuple(values.shape) != (n_examples, n_classes):
         raise DataError(
             f"held-out predictions have shape {tuple(values.shape)}: ({n_examples}, {n_classes}) is wanted, "

@@ -22,6 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrote.checkpoint import Checkpoints
+from unrote.data.inputs import Inputs, as_inputs
+from unrote.errors import DataError
 from unrote.heldout.held_out import HeldOut
 from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed, generator
@@ -37,12 +39,18 @@ class TwinObjective(Objective):
         assigned: (K, n) whether an example is trained on by the pair's first twin.
         n_classes: C.
         seeds: one per pair, of the flips.
+        weight: (n,) of each example's loss for the twin that trains on it; None weighs all the same.
     """
 
     def __init__(
-        self, y: Int[Tensor, " n"], assigned: Bool[Tensor, "K n"], n_classes: int, seeds: Sequence[int]
+        self,
+        y: Int[Tensor, " n"],
+        assigned: Bool[Tensor, "K n"],
+        n_classes: int,
+        seeds: Sequence[int],
+        weight: Float[Tensor, " n"] | None = None,
     ) -> None:
-        self.assigned, self.n_classes, self.seeds = assigned, n_classes, seeds
+        self.assigned, self.n_classes, self.seeds, self.weight = assigned, n_classes, seeds, weight
         self.labels: Int[Tensor, "K n"] = y.repeat(len(assigned), 1)
         self._pairs = torch.arange(len(assigned), device=y.device).unsqueeze(1)
         self._chance: tuple[int, Tensor] | None = None
@@ -53,8 +61,16 @@ class TwinObjective(Objective):
         first = self.assigned[self._pairs, index]
         return index, torch.stack([first, ~first], dim=1).flatten(0, 1)
 
-    def check(self, stack: Stack, n_examples: int) -> None:
-        """Refuse labels that do not fit the examples or the stack."""
+    def prepare(self, stack: Stack, n_examples: int) -> None:
+        """Refuse labels that do not fit the examples or the stack.
+
+        Raises:
+            DataError: if they do not.
+        """
+        if stack.n_classes != self.n_classes:
+            raise DataError(
+                f"n_classes={self.n_classes}, the stack has {stack.n_classes}: they must be equal"
+            )
         Supervision(self.labels).check(n_examples, len(self.labels), stack.n_classes)
 
     def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
@@ -62,7 +78,10 @@ class TwinObjective(Objective):
         index, trains = self._rows(batch)
         target = self.labels[self._pairs, index].repeat_interleave(2, dim=0)
         logits = stack(batch.x, trains, per_member=batch.per_member)
-        return SupervisionBatch(target, trains.to(logits.dtype), None, "class_balanced").loss(logits)
+        weight = trains.to(logits.dtype)
+        if self.weight is not None:
+            weight = weight * self.weight[index].repeat_interleave(2, dim=0)
+        return SupervisionBatch(target, weight, None, "class_balanced").loss(logits)
 
     @torch.no_grad()
     def after_step(self, stack: Stack, batch: Batch) -> None:
@@ -153,6 +172,7 @@ def xrm(
     *,
     n_classes: int,
     seeds: Sequence[int] = (0,),
+    weight: Float[Tensor, " n"] | None = None,
     validation: tuple[Any, Int[Tensor, " m"]] | None = None,
     own_order: bool = False,
     checkpoints: Checkpoints | None = None,
@@ -167,16 +187,23 @@ def xrm(
         recipe: how the twins are trained; one learning rate and weight decay, or one per pair.
         n_classes: C.
         seeds: one per pair, of its coin, its models and its flips.
+        weight: (n,) of each example's loss for the twin that trains on it, at least 0; None weighs all the same.
         validation: examples and labels whose inferred groups are wanted too.
         own_order: whether each pair has a minibatch order of its own, so that pair k of many equals pair k
             alone; the default shares one order, which is many times faster on features.
         checkpoints: where to save and resume.
         progress: text of the progress bar; None shows none.
+
+    Raises:
+        DataError: if labels do not fit the examples or the classes.
     """
+    if validation is not None:
+        _check_validation(as_inputs(validation[0]), validation[1], n_classes)
     assigned = torch.stack([torch.rand(len(y), generator=generator(seed, "assign")) < 0.5 for seed in seeds])
     stack = build([derive_seed(seed, "twin", twin) for seed in seeds for twin in range(2)])
     device = stack.device
-    objective = TwinObjective(y.to(device), assigned.to(device), n_classes, seeds)
+    weight = None if weight is None else weight.to(device)
+    objective = TwinObjective(y.to(device), assigned.to(device), n_classes, seeds, weight)
     orders = [derive_seed(seed, "xrm") for seed in seeds]
     train(
         stack,
@@ -203,6 +230,14 @@ def xrm(
         validation_y=None if validation is None else validation[1],
         stack=stack,
     )
+
+
+def _check_validation(inputs: Inputs, y: Int[Tensor, " _"], n_classes: int) -> None:
+    if len(y) != len(inputs) or not 0 <= int(y.min()) <= int(y.max()) < n_classes:
+        raise DataError(
+            f"validation: {len(y)} labels from {int(y.min())} to {int(y.max())} for {len(inputs)} examples and "
+            f"{n_classes} classes: one label per example, from 0 to {n_classes - 1}, is wanted"
+        )
 
 
 def _cross_mistakes(logits: Float[Tensor, "S n C"], y: Int[Tensor, " n"], n_pairs: int) -> Int[Tensor, "K n"]:

@@ -35,6 +35,9 @@ class Fitted:
         artefacts: what was made on the way, by name ("xrm", "shift", ...).
     """
 
+    stack_alone: ClassVar[bool] = True
+    """Whether the stack alone gives the logits; not so where an ensemble or a memory stands on its features."""
+
     method: "Method"
     training: TrainingResult
     artefacts: dict[str, Any]

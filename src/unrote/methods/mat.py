@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from unrote.methods.base import SupervisionMethod, register
 from unrote.methods.search import Choice, hyper
 from unrote.methods.session import HeldOutSource, Session
-from unrote.shift import logit_shift
+from unrote.shift import check_temperatures, logit_shift
 from unrote.supervision import Supervision
 
 
@@ -31,9 +31,12 @@ class MAT(SupervisionMethod):
     temperature: float = hyper(0.1, Choice((0.001, 0.01, 0.1, 0.3, 1.0, 2.0)))
     held_out: HeldOutSource = "xrm"
 
+    def __post_init__(self) -> None:
+        check_temperatures(self.temperature)  # before twins are trained for it
+
     def supervision(self, session: Session) -> Supervision:
         """The labels, and the shift from held-out logits."""
         held_out = session.held_out(self.held_out)
-        shift = logit_shift(held_out.logits, session.y, self.temperature)
+        shift = logit_shift(held_out.logits, session.y, self.temperature, weight=session.sample_weight)
         session.artefacts |= {"held_out": held_out, "shift": shift}
         return Supervision(session.y, shift=shift)

@@ -6,6 +6,7 @@ knows how to train, save and resume each stage of a run.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unrote.checkpoint import Checkpoints
+from unrote.checkpoint import Checkpoints, content_hash
 from unrote.data import Split, Task
 from unrote.errors import OptionError
 from unrote.heldout import HeldOut, XRMResult, infer_environments, kfold, precomputed, xrm
-from unrote.models import StackBuilder
+from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
 from unrote.training import (
@@ -33,6 +34,9 @@ from unrote.training import (
 
 GroupSource = Literal["true", "xrm", "eiil"]
 """Whose groups a method that needs them gets: annotated ones, or inferred ones."""
+
+EIIL_SHARE = 0.1
+"""Share of the recipe that EIIL's reference model trains for: briefly, to have learned the shortcut and little else."""
 
 HeldOutSource = Literal["xrm", "kfold"] | HeldOut | np.ndarray | Tensor
 """How held-out logits are made, or the logits (or probabilities) themselves, (n, C)."""
@@ -70,6 +74,8 @@ class Session:
         recipe: how the final model is trained.
         seed: of everything random.
         groups: whose groups methods that need them get: "true" ones, or those inferred by "xrm" or "eiil".
+        sample_weight: (n,) multiplies the loss of each training example, in the models behind held-out logits
+            too; None weighs all the same.
         held_out_recipe: how the models behind held-out logits are trained; None takes `recipe`.
         evaluate: scores the final model while it trains; None scores nothing.
         evaluate_every: steps between evaluations; default once an epoch.
@@ -85,6 +91,7 @@ class Session:
     recipe: Recipe
     seed: int = 0
     groups: GroupSource = "true"
+    sample_weight: Float[Tensor, " n"] | None = None
     held_out_recipe: Recipe | None = None
     evaluate: Evaluate | None = None
     evaluate_every: int | None = None
@@ -120,6 +127,7 @@ class Session:
         recipe: Recipe | None = None,
         x: Any = None,
         sampling: Float[Tensor, " n"] | None = None,
+        start: Stack | None = None,
     ) -> TrainingResult:
         """Train models on an objective, as the session says.
 
@@ -131,6 +139,7 @@ class Session:
             recipe: how to train; default the session's.
             x: examples; default the training split's.
             sampling: (n,) draws examples with replacement in proportion to it.
+            start: trained models whose parameters these begin with, as many; default fresh ones.
         """
         seeds = (
             [derive_seed(self.seed, "model", m) for m in range(members)]
@@ -138,8 +147,13 @@ class Session:
             else members
         )
         recipe, final = recipe or self.recipe, stage == "train"
+        if self.sample_weight is not None and x is None:
+            objective = objective.with_weight(self.sample_weight)
+        stack = self.build(seeds)
+        if start is not None:
+            stack.load_state_dict(start.state_dict())
         return train(
-            self.build(seeds),
+            stack,
             self.task.train.x if x is None else x,
             objective,
             recipe,
@@ -183,6 +197,7 @@ class Session:
                 self.build,
                 recipe,
                 seed=self.seed,
+                weight=self.sample_weight,
                 checkpoints=self.checkpoints("kfold", recipe, {}),
                 progress="held-out: k-fold" if self.progress else None,
             )
@@ -200,6 +215,7 @@ class Session:
                 recipe,
                 n_classes=self.task.n_classes,
                 seeds=[self.seed],
+                weight=self.sample_weight,
                 validation=None if validation is None else (validation.x, validation.y),
                 checkpoints=self.checkpoints("xrm", recipe, {}),
                 progress="held-out: XRM twins" if self.progress else None,
@@ -231,11 +247,9 @@ class Session:
             checked = twins.validation_mistakes
             return twins.mistakes[twins.best], empty if checked is None else checked[twins.best]
         if "eiil" not in self.artefacts:
-            reference = self.erm().stack
+            reference = self.erm(EIIL_SHARE).stack
             splits = [split for split in (self.task.train, self.task.validation) if split is not None]
-            inferred = [
-                infer_environments(reference.predict(split.x)[0], split.y, seed=self.seed) for split in splits
-            ]
+            inferred = [infer_environments(reference.predict(split.x)[0], split.y) for split in splits]
             self.artefacts["eiil"] = (inferred[0], inferred[-1])
         result: tuple[Tensor, Tensor] = self.artefacts["eiil"]
         return result
@@ -244,9 +258,12 @@ class Session:
         """Where one stage of the run saves, identified by everything that decides its outcome."""
         if self.checkpoint_folder is None:
             return None
+        weight = self.sample_weight
         identity = {
+            **({} if weight is None else {"sample_weight": content_hash(weight.numpy().tobytes())}),
             "task": self.task.name,
             "data": self.task.fingerprint(),
+            "model": self._model,
             "stage": stage,
             "seed": self.seed,
             "groups": self.groups,
@@ -254,3 +271,10 @@ class Session:
             **settings,
         }
         return Checkpoints(self.checkpoint_folder / stage, identity, every=self.checkpoint_every)
+
+    @cached_property
+    def _model(self) -> str:
+        """Hash of what the model is: layers and their settings, shapes of parameters."""
+        stack = self.build([0])
+        shapes = {name: tuple(value.shape) for name, value in stack.state_dict().items()}
+        return content_hash(f"{stack} {shapes}".encode())

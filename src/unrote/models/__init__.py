@@ -2,6 +2,7 @@
 
 from unrote.models.builders import MODELS, stack_builder
 from unrote.models.module_stack import ModuleStack, small_cnn
+from unrote.models.optimizers import stacked_optimizer
 from unrote.models.stack import Stack, StackBuilder, TensorStack
 from unrote.models.tensor_stacks import StackedLinear, StackedMLP
 
@@ -15,4 +16,5 @@ __all__ = [
     "TensorStack",
     "small_cnn",
     "stack_builder",
+    "stacked_optimizer",
 ]

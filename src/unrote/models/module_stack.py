@@ -118,12 +118,17 @@ class ModuleStack(Stack):
                 hook.remove()
         return torch.stack([features.flatten(1) for features in given]), logits
 
-    def head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
-        """See `Stack.head`."""
+    @property
+    def learns_features(self) -> bool:
+        """See `Stack.learns_features`; not so where all that is trained is the head."""
+        module = self.members[0]
+        head = set(self._head(module).parameters())
+        return any(p.requires_grad and p not in head for p in module.parameters())
+
+    def live_head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"] | None]:
+        """See `Stack.live_head`."""
         head = self._head(self.members[member])
-        weight = head.weight.detach().clone()
-        bias: Tensor | None = head.bias  # None where the module was made with bias=False
-        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
+        return head.weight, head.bias
 
     @torch.no_grad()
     def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:

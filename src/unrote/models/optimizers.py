@@ -149,3 +149,24 @@ class StackedAdam(_StackedOptimizer):
             p.sub_(state["mean"].div(denominator).mul_(scale))
         else:
             p.addcdiv_(state["mean"], denominator, value=-scale)
+
+
+def stacked_optimizer(
+    parameters: Iterable[Tensor],
+    name: str,
+    learning_rate: Sequence[float],
+    weight_decay: Sequence[float],
+    momentum: float = 0.0,
+) -> torch.optim.Optimizer:
+    """An optimiser by name, for parameters (S, ...).
+
+    Args:
+        parameters: each with the members in its first dimension.
+        name: "sgd", "adam" or "adamw".
+        learning_rate: one per member.
+        weight_decay: one per member.
+        momentum: of SGD.
+    """
+    if name == "sgd":
+        return StackedSGD(parameters, learning_rate, weight_decay, momentum)
+    return StackedAdam(parameters, learning_rate, weight_decay, decoupled=name == "adamw")

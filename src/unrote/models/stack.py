@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unrote.data.inputs import Example, as_inputs, map_tensors
 from unrote.errors import OptionError
-from unrote.models.optimizers import StackedAdam, StackedSGD
+from unrote.models.optimizers import stacked_optimizer
 
 StackBuilder = Callable[[Sequence[int]], "Stack"]
 """Makes a stack with one member per seed; a member depends on its seed alone, not on its neighbours."""
@@ -58,6 +58,11 @@ class Stack(nn.Module, ABC):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    @property
+    def learns_features(self) -> bool:
+        """Whether what the last linear layer takes is learned; to a linear head it is the example itself."""
+        return True
+
     @abstractmethod
     def forward(
         self, x: Example, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
@@ -92,8 +97,17 @@ class Stack(nn.Module, ABC):
         """What the last linear layer of each member takes and gives."""
 
     @abstractmethod
+    def live_head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"] | None]:
+        """Weight and bias (None where there is none) of a member's last linear layer: the parameters themselves.
+
+        A loss can be taken of them, and under `torch.no_grad` they can be written to between two steps.
+        """
+
     def head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
-        """Weight and bias of a member's last linear layer, copied."""
+        """Weight and bias of a member's last linear layer, copied; a bias that is not there is 0."""
+        weight, bias = self.live_head(member)
+        weight = weight.detach().clone()
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
 
     @abstractmethod
     def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:
@@ -160,15 +174,11 @@ class TensorStack(Stack):
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
     ) -> torch.optim.Optimizer:
         """See `Stack.optimizer`."""
-        if name == "sgd":
-            return StackedSGD(self.parameters(), learning_rate, weight_decay, momentum)
-        return StackedAdam(self.parameters(), learning_rate, weight_decay, decoupled=name == "adamw")
+        return stacked_optimizer(self.parameters(), name, learning_rate, weight_decay, momentum)
 
-    def head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
-        """See `Stack.head`."""
-        weight = self.weight.detach()[member].clone()
-        bias = weight.new_zeros(len(weight)) if self.bias is None else self.bias.detach()[member].clone()
-        return weight, bias
+    def live_head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"] | None]:
+        """See `Stack.live_head`."""
+        return self.weight[member], None if self.bias is None else self.bias[member]
 
     @torch.no_grad()
     def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:

@@ -65,6 +65,11 @@ class StackedLinear(TensorStack):
         self.weight, offset = _parameters(seeds, "head", n_features, n_classes, init, dtype)
         self.register_parameter("bias", offset if bias else None)
 
+    @property
+    def learns_features(self) -> bool:
+        """See `Stack.learns_features`."""
+        return False
+
     def features_and_logits(
         self, x: Tensor, *, per_member: bool = False
     ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from unrote.checkpoint import Checkpoint, Checkpoints
 from unrote.data.inputs import Inputs, as_inputs
 from unrote.errors import CheckpointError, DivergedError, OptionError
-from unrote.models import Stack
+from unrote.models import Stack, stacked_optimizer
 from unrote.progress import progress_bar
 from unrote.training.best import BestMembers, EarlyStopping
 from unrote.training.objective import Batch, Objective
@@ -94,7 +94,7 @@ def train(
     if not isinstance(seed, int) and len(seed) != stack.n_members:
         raise OptionError(f"{len(seed)} seeds for {stack.n_members} members: give one, or one each")
     inputs = as_inputs(x)
-    objective.check(stack, len(inputs))
+    objective.prepare(stack, len(inputs))
     order = Order(len(inputs), recipe.batch_size, seed if isinstance(seed, int) else tuple(seed), sampling)
     every = evaluate_every or order.steps_per_epoch
     best = BestMembers(stack, early_stopping) if early_stopping is not None else None
@@ -143,7 +143,11 @@ class _Run:
         stack, recipe = self.stack, self.recipe
         rates = recipe.per_member("learning_rate", stack.n_members)
         decays = recipe.per_member("weight_decay", stack.n_members)
-        self.optimizer = stack.optimizer(recipe.optimizer, rates, decays, recipe.momentum)
+        self.optimizers = {"optimizer": stack.optimizer(recipe.optimizer, rates, decays, recipe.momentum)}
+        if own := self.objective.parameters():
+            self.optimizers["objective optimizer"] = stacked_optimizer(
+                own, recipe.optimizer, rates, decays, recipe.momentum
+            )
         self.diverged_at = torch.full((stack.n_members,), -1, device=stack.device)
         self.loss_sum = torch.zeros(stack.n_members, device=stack.device)
         self.loss_count = torch.zeros((), dtype=torch.long)
@@ -156,11 +160,13 @@ class _Run:
     def update(self, batch: Batch) -> None:
         """One step of every member."""
         self.stack.step = batch.step
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
         losses = self.objective.loss(self.stack, batch)
         if losses.requires_grad:  # not so if no member has a weighted example in the minibatch
             losses.sum().backward()
-            self.optimizer.step()
+            for optimizer in self.optimizers.values():
+                optimizer.step()
         self.objective.after_step(self.stack, batch)
         losses = losses.detach()
         lost = (self.diverged_at < 0) & ~torch.isfinite(losses)
@@ -197,12 +203,7 @@ class _Run:
         """Tensors and record for a checkpoint."""
         parts = {
             "stack": self.stack.state_dict(),
-            "optimizer": {
-                f"{index}.{name}": value
-                for index, state in self.optimizer.state_dict()["state"].items()
-                for name, value in state.items()
-                if isinstance(value, Tensor)
-            },
+            **{name: _moments(optimizer) for name, optimizer in self.optimizers.items()},
             "objective": self.objective.state(),
             "best": self.best.state() if self.best is not None else {},
             "run": {
@@ -228,7 +229,8 @@ class _Run:
                 part, name = key.split("/", 1)
                 parts.setdefault(part, {})[name] = value.to(self.stack.device)
             self.stack.load_state_dict(parts["stack"])
-            self._load_optimizer(parts.get("optimizer", {}))
+            for name, optimizer in self.optimizers.items():
+                _load_moments(optimizer, parts.get(name, {}))
             for name, value in self.objective.state().items():
                 value.copy_(parts["objective"][name])
             if self.best is not None:
@@ -243,16 +245,6 @@ class _Run:
                 "choose another folder, or delete the checkpoints to start again"
             ) from error
 
-    def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            index, name = key.split(".", 1)
-            # torch keeps step counts on the CPU
-            state.setdefault(int(index), {})[name] = value.cpu() if name == "step" else value
-        # rates and decays come from the recipe, which the run's identity already pins
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
     def result(self) -> TrainingResult:
         """The trained stack, with the best parameters where early stopping chose them."""
         best_step = torch.full((self.stack.n_members,), self.step)
@@ -260,3 +252,25 @@ class _Run:
             self.stack.load_state_dict(self.best.parameters)
             best_step = self.best.step
         return TrainingResult(self.stack.eval(), self.history, best_step, self.diverged_at.cpu())
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser keeps between steps, by parameter and name."""
+    return {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Take over what `_moments` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        # torch keeps step counts on the CPU
+        state.setdefault(int(index), {})[name] = value.cpu() if name == "step" else value
+    # rates and decays come from the recipe, which the run's identity already pins
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

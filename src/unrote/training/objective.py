@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unrote.data.inputs import Example
+from unrote.errors import OptionError
 from unrote.models import Stack
 from unrote.supervision import Supervision
 
@@ -28,8 +29,8 @@ class Batch:
 class Objective:
     """What a run minimises. Subclasses hold whatever per-example or per-group state their method keeps."""
 
-    def check(self, stack: Stack, n_examples: int) -> None:
-        """Called before training, to refuse a stack or a number of examples that does not fit."""
+    def prepare(self, stack: Stack, n_examples: int) -> None:
+        """Called before training, to refuse what does not fit and to follow the stack to its device."""
 
     def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
         """The loss of each member on a minibatch."""
@@ -37,6 +38,21 @@ class Objective:
 
     def after_step(self, stack: Stack, batch: Batch) -> None:
         """Called after each update, for what follows the parameters (flipped labels, moving weights)."""
+
+    def with_weight(self, weight: Float[Tensor, " n"]) -> "Objective":
+        """The same objective with each example's loss multiplied by a weight.
+
+        Raises:
+            OptionError: if the objective has no such thing.
+        """
+        raise OptionError(f"{type(self).__name__} takes no sample weights: train without them")
+
+    def parameters(self) -> list[Tensor]:
+        """Leaf tensors (S, ...) beside the models' that train along with them, each member's at its own rates.
+
+        `state` gives them too, detached. Called after `prepare`.
+        """
+        return []
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that changes as training goes, by name. Checkpoints save them and write them back."""
@@ -49,9 +65,14 @@ class Supervised(Objective):
     def __init__(self, supervision: Supervision) -> None:
         self.supervision = supervision
 
-    def check(self, stack: Stack, n_examples: int) -> None:
-        """Refuse what the supervision does not fit."""
+    def with_weight(self, weight: Float[Tensor, " n"]) -> "Supervised":
+        """The weights multiply the supervision's."""
+        return Supervised(self.supervision.weighted(weight))
+
+    def prepare(self, stack: Stack, n_examples: int) -> None:
+        """Refuse what the supervision does not fit, and move it to the stack's device."""
         self.supervision.check(n_examples, stack.n_members, stack.n_classes)
+        self.supervision = self.supervision.to(stack.device)
 
     def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
         """Weighted, shifted cross-entropy of each member."""

@@ -41,14 +41,14 @@ class Recipe:
         value: Any
         for name in ("epochs", "steps", "batch_size"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, Integral) or value < 1):
+            if value is not None and (not _is(value, Integral) or value < 1):
                 raise OptionError(f"{name}={value!r}: a whole number of at least 1 is wanted")
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
             values: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
-            if not values or not all(isinstance(v, Real) and 0 <= v < math.inf for v in values):
+            if not values or not all(_is(v, Real) and 0 <= v < math.inf for v in values):
                 raise OptionError(f"{name}={value!r}: one finite number of at least 0, or a tuple, is wanted")
-        if not isinstance(self.momentum, Real) or not 0 <= self.momentum < 1:
+        if not _is(self.momentum, Real) or not 0 <= self.momentum < 1:
             raise OptionError(f"momentum={self.momentum!r}: at least 0 and below 1 is wanted")
 
     def total_steps(self, steps_per_epoch: int) -> int:
@@ -89,3 +89,8 @@ class Recipe:
             return tuple(v for v in value for _ in range(times)) if isinstance(value, tuple) else value
 
         return replace(self, learning_rate=repeat(self.learning_rate), weight_decay=repeat(self.weight_decay))
+
+
+def _is(value: Any, kind: type) -> bool:
+    """isinstance, for numpy's numbers too; apart, so that a type checker still takes them for int and float."""
+    return isinstance(value, kind) and not isinstance(value, bool)
