@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    figures = {**heads(options.rounds, steps=200), **pipeline(options.rounds)}
+    figures = {**heads(options.rounds, steps=1001), **pipeline(options.rounds)}
     if options.json:
         print(json.dumps(figures))
         return

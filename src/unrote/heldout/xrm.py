@@ -77,7 +77,7 @@ class TwinObjective(Objective):
         """Class-balanced cross-entropy of each twin on its own examples, by their current labels."""
         index, trains = self._rows(batch)
         target = self.labels[self._pairs, index].repeat_interleave(2, dim=0)
-        logits = stack(batch.x, trains, per_member=batch.per_member)
+        logits = stack.relative_logits(batch.x, trains, per_member=batch.per_member)
         weight = trains.to(logits.dtype)
         if self.weight is not None:
             weight = weight * self.weight[index].repeat_interleave(2, dim=0)
@@ -88,7 +88,7 @@ class TwinObjective(Objective):
         """Flip labels by what the held-out twin, as just updated, says of the minibatch."""
         index, trains = self._rows(batch)
         stack.eval()
-        logits = stack(batch.x, ~trains, per_member=batch.per_member)
+        logits = stack.relative_logits(batch.x, ~trains, per_member=batch.per_member)
         stack.train()
         held_out = torch.where(trains.unsqueeze(-1), 0.0, logits).unflatten(0, (-1, 2)).sum(1)
         p, predicted = held_out.softmax(-1).max(-1)

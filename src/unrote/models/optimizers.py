@@ -24,6 +24,7 @@ class _StackedOptimizer(torch.optim.Optimizer):
     ) -> None:
         defaults = {"learning_rate": list(learning_rate), "weight_decay": list(weight_decay), **options}
         super().__init__(parameters, defaults)
+        self._rates: dict[Tensor, tuple[Tensor | float, Tensor | float]] = {}  # as they broadcast, made once
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -40,13 +41,12 @@ class _StackedOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(
-                        p,
-                        p.grad,
-                        _per_member(group["learning_rate"], p),
-                        _per_member(group["weight_decay"], p),
-                        group,
-                    )
+                    if p not in self._rates:
+                        self._rates[p] = (
+                            _per_member(group["learning_rate"], p),
+                            _per_member(group["weight_decay"], p),
+                        )
+                    self._update(p, p.grad, *self._rates[p], group)
         return loss
 
     def _update(
@@ -67,11 +67,12 @@ def _per_member(values: Sequence[float], p: Tensor) -> Tensor | float:
     return torch.tensor(values, dtype=p.dtype, device=p.device).view(-1, *[1] * (p.ndim - 1))
 
 
-def _decayed(p: Tensor, grad: Tensor, weight_decay: Tensor | float) -> Tensor:
-    """The gradient with the L2 penalty's own added."""
+def _decay(p: Tensor, grad: Tensor, weight_decay: Tensor | float) -> None:
+    """Add the L2 penalty's gradient, in place: a fresh tensor of this size costs more than the sum."""
     if isinstance(weight_decay, Tensor):
-        return torch.addcmul(grad, p, weight_decay)
-    return grad.add(p, alpha=weight_decay) if weight_decay else grad
+        grad.addcmul_(p, weight_decay)
+    elif weight_decay:
+        grad.add_(p, alpha=weight_decay)
 
 
 class StackedSGD(_StackedOptimizer):
@@ -94,15 +95,18 @@ class StackedSGD(_StackedOptimizer):
         weight_decay: Tensor | float,
         group: dict[str, Any],
     ) -> None:
-        grad = _decayed(p, grad, weight_decay)
+        _decay(p, grad, weight_decay)
         if group["momentum"]:
             state = self.state[p]
             if "momentum" in state:
-                grad = state["momentum"].mul_(group["momentum"]).add_(grad)
+                kept = state["momentum"]
+                grad = torch.add(grad, kept, alpha=group["momentum"], out=kept)
             else:
                 grad = state["momentum"] = grad.clone()
         if isinstance(learning_rate, Tensor):
-            p.addcmul_(grad, learning_rate, value=-1)
+            # the gradient has done its work and its memory serves the step; addcmul_ would be slower, as it does
+            # not vectorise over a factor that repeats
+            p.sub_(torch.mul(grad, learning_rate, out=p.grad))
         else:
             p.add_(grad, alpha=-learning_rate)
 
@@ -134,7 +138,7 @@ class StackedAdam(_StackedOptimizer):
         if group["decoupled"]:
             p.mul_(1 - learning_rate * weight_decay)
         else:
-            grad = _decayed(p, grad, weight_decay)
+            _decay(p, grad, weight_decay)
         state = self.state[p]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float64)

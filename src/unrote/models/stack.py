@@ -76,6 +76,16 @@ class Stack(nn.Module, ABC):
             per_member: whether each member has a minibatch of its own.
         """
 
+    def relative_logits(
+        self, x: Example, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
+    ) -> Float[Tensor, "S B C"]:
+        """Logits up to a number per example, which is all that a softmax sees; cheaper where classes are few.
+
+        The arguments are those of `forward`.
+        """
+        logits: Tensor = self(x, where, per_member=per_member)
+        return logits
+
     @abstractmethod
     def optimizer(
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,11 +32,45 @@ def _parameters(
     return nn.Parameter(weight), nn.Parameter(bias)
 
 
-def _shared_product(x: Float[Tensor, "B d"], weight: Float[Tensor, "S o d"]) -> Float[Tensor, "S B o"]:
-    """X times every member's weight, as one matrix product over all members."""
+def _shared_product(
+    x: Float[Tensor, "B d"], weight: Float[Tensor, "S o d"], bias: Float[Tensor, "S o"] | None
+) -> Float[Tensor, "S B o"]:
+    """Multiply x by every member's weight and add its bias, as one matrix product over all members."""
     members, out, _ = weight.shape
-    product: Tensor = F.linear(x, weight.reshape(members * out, -1))
+    flat_bias = None if bias is None else bias.reshape(-1)
+    product: Tensor = F.linear(x, weight.reshape(members * out, -1), flat_bias)
     return product.view(len(x), members, out).transpose(0, 1)
+
+
+def _product(
+    x: Tensor, weight: Float[Tensor, "S o d"], bias: Float[Tensor, "S o"] | None, *, per_member: bool
+) -> Float[Tensor, "S B o"]:
+    """A linear layer of every member, on a shared minibatch (B, ...) or on one each (S, B, ...)."""
+    x = x.flatten(2 if per_member else 1).to(weight.dtype)
+    if not per_member:
+        return _shared_product(x, weight, bias)
+    product = x @ weight.mT
+    return product if bias is None else product + bias.unsqueeze(1)
+
+
+class _Difference(torch.autograd.Function):
+    """The second class's parameters less the first's, (S, 2, ...) to (S, 1, ...).
+
+    Its gradient is written in one pass; that of two slices would be two zero-filled copies and their sum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values[:, 1:] - values[:, :1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return torch.cat([-gradients[0], gradients[0]], dim=1)
+
+
+def _difference(values: Float[Tensor, "S 2 *d"]) -> Float[Tensor, "S 1 *d"]:
+    result: Tensor = _Difference.apply(values)  # type: ignore[no-untyped-call]
+    return result
 
 
 class StackedLinear(TensorStack):
@@ -82,9 +116,18 @@ class StackedLinear(TensorStack):
         self, x: Tensor, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
     ) -> Float[Tensor, "S B C"]:
         """See `Stack.forward`; all logits are computed, it costs nothing more."""
-        x = x.flatten(2 if per_member else 1).to(self.weight.dtype)
-        logits = x @ self.weight.mT if per_member else _shared_product(x, self.weight)
-        return logits if self.bias is None else logits + self.bias.unsqueeze(1)
+        return _product(x, self.weight, self.bias, per_member=per_member)
+
+    def relative_logits(
+        self, x: Tensor, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
+    ) -> Float[Tensor, "S B C"]:
+        """See `Stack.relative_logits`: of two classes the first gets 0, and the products are half as large."""
+        if self.n_classes > 2:
+            return super().relative_logits(x, where, per_member=per_member)
+        weight = _difference(self.weight)
+        bias = None if self.bias is None else _difference(self.bias)
+        logits: Tensor = F.pad(_product(x, weight, bias, per_member=per_member), (1, 0))
+        return logits
 
 
 class StackedMLP(TensorStack):
@@ -119,9 +162,7 @@ class StackedMLP(TensorStack):
         self, x: Tensor, *, per_member: bool = False
     ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
         """See `Stack.features_and_logits`; the features are the hidden activations."""
-        x = x.flatten(2 if per_member else 1).to(self.weight.dtype)
-        hidden = x @ self.hidden_weight.mT if per_member else _shared_product(x, self.hidden_weight)
-        features = torch.relu(hidden + self.hidden_bias.unsqueeze(1))
+        features = torch.relu(_product(x, self.hidden_weight, self.hidden_bias, per_member=per_member))
         return features, torch.baddbmm(self.bias.unsqueeze(1), features, self.weight.mT)
 
     def forward(

@@ -78,4 +78,4 @@ class Supervised(Objective):
         """Weighted, shifted cross-entropy of each member."""
         rows = self.supervision.batch(batch.index)
         where = None if rows.weight is None else rows.weight.squeeze(0) > 0
-        return rows.loss(stack(batch.x, where, per_member=batch.per_member))
+        return rows.loss(stack.relative_logits(batch.x, where, per_member=batch.per_member))
