@@ -46,7 +46,19 @@ LAYERS: dict[str, set[str]] = {
 FACES = {"__init__", "__main__", "torch_api", "estimators", "integrations", "cli", "demo"}
 
 # Files of methods/ that every method may import; the others hold a method each.
-METHOD_SHARED = {"__init__", "balance", "base", "heads", "losses", "search", "session"}
+METHOD_SHARED = {
+    "__init__",
+    "balance",
+    "base",
+    "biased",
+    "groupwise",
+    "heads",
+    "losses",
+    "matching",
+    "mixing",
+    "search",
+    "session",
+}
 
 
 @cache

@@ -1,10 +1,13 @@
 """Small data sets, and the comparison of parameters bit by bit, that several test files share."""
 
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from unrote.api import evaluate, fit
 from unrote.data import Split, Task, load_task
 from unrote.methods import METHODS, Session
 from unrote.models import StackedLinear
@@ -51,6 +54,15 @@ def minority_accuracy(method: str, seed: int) -> float:
     assert task.test is not None
     minority = task.test.attribute != task.test.y
     return float((fitted.predict(task.test.x) == task.test.y)[minority].double().mean())
+
+
+@cache
+def worst_on_digits(method: str, seed: int = 0, **settings: Any) -> float:
+    """Worst-group test accuracy on the digits with their planted background; no run sees a group label."""
+    task = load_task("digits", seed=seed)
+    report = evaluate(fit(task, method, regime="none", seed=seed, **settings), task)
+    assert report.worst_group.accuracy is not None
+    return report.worst_group.accuracy
 
 
 def assert_same_bits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

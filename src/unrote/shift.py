@@ -103,8 +103,8 @@ def group_shift(attribute: Int[Tensor, " n"], y: Int[Tensor, " n"], n_classes: i
 def calibrated_temperature(logits: Float[Tensor, "n C"], y: Int[Tensor, " _"]) -> float:
     """The T under which softmax(logits / T) fits the labels best, by cross-entropy, within [0.001, 1000].
 
-    The predicted chance of each label then agrees, on average, with how often it is right. Cross-entropy is convex
-    in 1/T, and its slope there is how far the expected logit exceeds the label's own.
+    Cross-entropy is convex in 1/T, and its slope there is how far the expected logit exceeds the label's own.
+    Where the slope is 0, predictions are as sure as they are right, on average.
 
     Args:
         logits: (n, C).

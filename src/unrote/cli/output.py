@@ -32,5 +32,6 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     console = Console()
-    # a table piped into a file must not be squeezed to 80 columns
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:  # a table piped into a file must not be squeezed to 80 columns
+        console = Console(width=160)
+    console.print(table)
