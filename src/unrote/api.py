@@ -80,7 +80,7 @@ def _needed_regime(method: Method, groups: GroupSource) -> Regime:
     if groups not in ("xrm", "eiil"):
         raise OptionError(f"groups={groups!r}: 'true', 'xrm' or 'eiil' is wanted")
     if not method.uses_groups:
-        raise OptionError(f"method {method.name!r} uses no groups: leave groups={groups!r} out")
+        raise OptionError(f"method {method.name!r} takes no inferred groups: leave groups={groups!r} out")
     return "none"
 
 

@@ -217,7 +217,7 @@ class TestGroups:
             ({"method": "rwg"}, GROUPS[:-1], "177 entries for 178"),
             ({"method": "rwg"}, np.where(np.arange(178) == 5, None, GROUPS), "row 5"),
             ({"method": "dfr"}, GROUPS, "validation split"),
-            ({"method": "erm", "infer_groups": "xrm"}, None, "uses no groups"),
+            ({"method": "erm", "infer_groups": "xrm"}, None, "takes no inferred groups"),
             ({"method": "rwg", "infer_groups": "guess"}, None, "guess"),
             ({"method": "jtt", "method__upwheight": 3.0}, None, "upwheight"),
             ({"method": "nonsense"}, None, "nonsense"),

@@ -143,7 +143,7 @@ class UnroteClassifier(BaseClassifier):
             if self.infer_groups not in ("xrm", "eiil"):
                 raise OptionError(f"infer_groups={self.infer_groups!r}: 'xrm', 'eiil' or None is wanted")
             if not method.uses_groups:
-                raise OptionError(f"method {self.method!r} uses no groups: leave infer_groups out")
+                raise OptionError(f"method {self.method!r} takes no inferred groups: leave infer_groups out")
             return Plan(method, groups=self.infer_groups)  # type: ignore[arg-type]
         if method.needs == "val":
             raise OptionError(

@@ -36,7 +36,7 @@ GroupSource = Literal["true", "xrm", "eiil"]
 """Whose groups a method that needs them gets: annotated ones, or inferred ones."""
 
 EIIL_SHARE = 0.1
-"""Share of the recipe that EIIL's reference model trains for: briefly, to have learned the shortcut and little else."""
+"""Share of the recipe that EIIL's reference model trains for: too short to learn more than the shortcut."""
 
 HeldOutSource = Literal["xrm", "kfold"] | HeldOut | np.ndarray | Tensor
 """How held-out logits are made, or the logits (or probabilities) themselves, (n, C)."""

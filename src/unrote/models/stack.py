@@ -147,28 +147,35 @@ class Stack(nn.Module, ABC):
             out: Tensor = self(batch, None if where is None else where[:, rows].to(self.device))
             return out.cpu()
 
-        return torch.cat(self._in_evaluation_mode(x, logits, batch_size), dim=1)
+        return self._in_evaluation_mode(x, logits, batch_size)
 
     @torch.no_grad()
     def predict_features(self, x: Example, *, batch_size: int | None = None) -> Float[Tensor, "S n F"]:
         """Features for every example, in evaluation mode, on the CPU; see `predict`."""
-        batches = self._in_evaluation_mode(
+        return self._in_evaluation_mode(
             x, lambda rows, batch: self.features_and_logits(batch)[0].cpu(), batch_size
         )
-        return torch.cat(batches, dim=1)
 
     def _in_evaluation_mode(
         self, x: Example, apply: Callable[[Tensor, Example], Tensor], batch_size: int | None
-    ) -> list[Tensor]:
+    ) -> Float[Tensor, "S n _"]:
         inputs = as_inputs(x)
         was_training = self.training
         self.eval()
         order = torch.arange(len(inputs)).split(batch_size or self.predict_batch_size)
+        # Written to one tensor made beforehand: small results kept between large minibatches leave holes that
+        # the next minibatch does not fit into, which took 3 GB more on a million rows.
+        result: Tensor | None = None
         try:
-            batches = zip(order, inputs.batches(order), strict=True)
-            return [apply(rows, self.place(batch)) for rows, batch in batches]
+            for rows, batch in zip(order, inputs.batches(order), strict=True):
+                part = apply(rows, self.place(batch))
+                if result is None:
+                    result = part.new_empty(part.shape[0], len(inputs), part.shape[2])
+                result[:, int(rows[0]) : int(rows[-1]) + 1] = part
         finally:
             self.train(was_training)
+        assert result is not None  # inputs have at least one example
+        return result
 
 
 class TensorStack(Stack):

@@ -1,0 +1,62 @@
+"""CORAL: features with the same mean and covariance for every attribute (Sun and Saenko 2016, arXiv 1607.01719).
+
+    for each class, and each two attributes with at least two examples of it in the minibatch:
+        distance = mean over features of (difference of means)^2
+                 + mean over pairs of features of (difference of covariances)^2
+    take a step on the mean cross-entropy + lambda * mean distance
+
+The paper compares covariances alone, divided by 4 where this one is not; means are compared too wherever the
+method stands in for matching groups, as a shortcut shows in the mean first (Gulrajani and Lopez-Paz 2021, arXiv
+2007.01434). Features are compared within each class: where attribute and class go together, features that do
+not differ between attributes cannot tell classes apart either. `within_class=False` compares them all the same.
+
+Needs the attribute of every training example. To a linear head, whose features are the examples, the logits are
+the features.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unrote.methods.base import Fitted, Method, register
+from unrote.methods.losses import check_positive
+from unrote.methods.matching import Matching
+from unrote.methods.search import LogUniform, hyper
+from unrote.methods.session import Session
+
+
+def moment_distance(one: Float[Tensor, "p F"], other: Float[Tensor, "q F"]) -> Float[Tensor, ""]:
+    """Mean squared differences of the means and of the covariances (with divisor n - 1) of two samples."""
+    means = one.mean(0) - other.mean(0)
+    covariances = torch.atleast_2d(one.T.cov()) - torch.atleast_2d(other.T.cov())
+    distance: Tensor = means.square().mean() + covariances.square().mean()
+    return distance
+
+
+@register("coral", needs="train", reference="Sun and Saenko 2016, arXiv 1607.01719")
+@dataclass(frozen=True)
+class CORAL(Method):
+    """Correlation alignment between attributes.
+
+    Args:
+        strength: lambda, at least 0; 0 is ERM.
+        within_class: whether attributes are compared within each class.
+    """
+
+    strength: float = hyper(1.0, LogUniform(0.1, 10.0))
+    within_class: bool = True
+
+    def fit(self, session: Session) -> Fitted:
+        """Train on the session's task."""
+        check_positive("strength", self.strength, zero=True, usual="0.1 to 10")
+        objective = Matching(
+            session.y,
+            session.training_groups(),
+            moment_distance,
+            self.strength,
+            within_class=self.within_class,
+            method=self.name,
+        )
+        return self.fitted(session, session.train(objective, settings=self.settings()))
