@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from sparse_logistic import l1_logistic
 from toys import minority_accuracy, planted_task
 
 from unrote.errors import OptionError
@@ -53,8 +53,7 @@ def heads_by_sklearn(run: Session, k: int, C: float) -> list[tuple[np.ndarray, n
             of_class = fitted_on[y[fitted_on].numpy() == label]
             ranked = of_class[np.argsort(loss[of_class], kind="stable")]
             rows += [*ranked[:k], *ranked[-k:]]
-        solver = LogisticRegression(C=C, solver="liblinear", l1_ratio=1.0, max_iter=1000, random_state=0)
-        solver.fit(features[rows], y[rows].numpy())
+        solver = l1_logistic(features[rows], y[rows].numpy(), C)
         found.append((solver.decision_function(features), checked_on))
     return found
 
