@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from toys import minority_accuracy, planted_task
 from torch.nn import functional as F
+from toys import minority_accuracy, planted_task
 
 from unrote.errors import OptionError
 from unrote.methods import Session
@@ -69,7 +69,9 @@ def test_a_large_penalty_is_erm() -> None:
 
 
 @pytest.mark.usefixtures("shapes_unchecked")
-@pytest.mark.parametrize("settings", [{"gamma": -1.0}, {"penalty": 0.0}, {"share": 1.0}, {"hold_out": "test"}])
+@pytest.mark.parametrize(
+    "settings", [{"gamma": -1.0}, {"penalty": 0.0}, {"share": 1.0}, {"hold_out": "test"}]
+)
 def test_refuses_settings_out_of_range(settings: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=next(iter(settings))):
         AFR(**settings)  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 from sparse_logistic import l1_logistic
-from toys import assert_same_bits, minority_accuracy, planted_task
 from torch import Tensor
+from toys import assert_same_bits, minority_accuracy, planted_task
 
 from unrote.api import fit
 from unrote.data import Task

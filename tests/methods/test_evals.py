@@ -27,7 +27,9 @@ def test_extremes_by_hand() -> None:
     y = torch.tensor([0, 0, 0, 0, 0, 1, 1])
     assert sorted(extremes(loss, y, 1).tolist()) == [1, 2, 5, 6]
     assert sorted(extremes(loss, y, 2).tolist()) == [1, 2, 3, 4, 5, 6]
-    assert sorted(extremes(loss, y, 50).tolist()) == list(range(7))  # each once, though k is more than there are
+    assert sorted(extremes(loss, y, 50).tolist()) == list(
+        range(7)
+    )  # each once, though k is more than there are
 
 
 def test_a_class_with_one_example_and_equal_losses_are_harmless() -> None:

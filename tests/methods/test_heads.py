@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import assert_same_bits, clusters, planted_task
 from torch import Tensor
 from torch.nn import functional as F
+from toys import assert_same_bits, clusters, planted_task
 
 from unrote.data import Split, Task
 from unrote.errors import OptionError
@@ -96,7 +96,7 @@ class TestFitSparseHead:
     def test_more_classes_are_one_against_the_rest(self) -> None:
         head = fit_sparse_head(X, Y, 4, C=1.0)
         for c in range(3):
-            alone = fit_sparse_head(X, (Y == c).long(), 2, C=1.0)
+            alone = fit_sparse_head(X, (c == Y).long(), 2, C=1.0)
             score = X @ head[0][c] + head[1][c]
             wanted = X @ (alone[0][1] - alone[0][0]) + alone[1][1] - alone[1][0]
             torch.testing.assert_close(score, wanted)
@@ -201,7 +201,9 @@ def test_halves_hold_half_of_every_group() -> None:
 
 def test_scores_are_the_worst_groups_and_the_groups_mean() -> None:
     right = torch.tensor([1.0, 1, 0, 1, 0, 0])
-    assert group_scores(right, torch.tensor([0, 0, 0, 3, 1, 3])) == pytest.approx((0.0, (2 / 3 + 0 + 0.5) / 3))
+    assert group_scores(right, torch.tensor([0, 0, 0, 3, 1, 3])) == pytest.approx(
+        (0.0, (2 / 3 + 0 + 0.5) / 3)
+    )
 
 
 def test_the_average_head_gives_the_average_logits() -> None:

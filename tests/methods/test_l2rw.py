@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import minority_accuracy, planted_task
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toys import minority_accuracy, planted_task
 
 from unrote.data import Split
 from unrote.errors import OptionError
@@ -150,7 +150,9 @@ def test_refuses_an_empty_validation_minibatch() -> None:
 def test_trains_convolutions() -> None:
     def build(seeds: Any) -> Stack:
         return ModuleStack(
-            lambda: nn.Sequential(nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(3, 2)),
+            lambda: nn.Sequential(
+                nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(3, 2)
+            ),
             2,
             seeds,
         )

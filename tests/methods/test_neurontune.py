@@ -12,6 +12,7 @@ from unrote.methods.neurontune import NeuronTune, biased_features, spuriousness
 from unrote.models import StackedLinear
 from unrote.training import Recipe
 
+
 def test_scores_are_differences_of_medians() -> None:
     random = np.random.default_rng(0)
     x, y, right = random.normal(size=(40, 3)), random.integers(0, 3, 40), random.random(40) < 0.6
@@ -42,7 +43,9 @@ def glare(n: int, seed: int, everywhere: bool) -> Split:
 
 
 def glare_session() -> Session:
-    task = Task("glare", train=glare(600, 0, False), validation=glare(600, 1, False), test=glare(600, 2, True))
+    task = Task(
+        "glare", train=glare(600, 0, False), validation=glare(600, 1, False), test=glare(600, 2, True)
+    )
     recipe = Recipe("adam", 0.01, batch_size=64, epochs=10)
     return Session(task.for_regime("none"), lambda s: StackedLinear(4, 3, s), recipe)
 
@@ -93,7 +96,7 @@ def test_nothing_left_is_refused() -> None:
     y = torch.tensor([0, 0, 1, 1] * 10)
     task = Task("blind", train=Split(x, y), validation=Split(x, torch.tensor([0, 0, 1, 0] * 10)))
     recipe = Recipe("adam", 0.1, batch_size=20, epochs=20)
-    with pytest.raises(OptionError, match="every feature counts as biased.*raise threshold="):
+    with pytest.raises(OptionError, match=r"every feature counts as biased.*raise threshold="):
         NeuronTune().fit(Session(task, lambda s: StackedLinear(1, 2, s), recipe))
 
 

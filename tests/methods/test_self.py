@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from toys import minority_accuracy, planted_task
 from torch.nn import functional as F
+from toys import minority_accuracy, planted_task
 
 from unrote.errors import OptionError
 from unrote.methods import Session
