@@ -171,6 +171,20 @@ class TestFit:
         assert "1 of 100 rows have no 'label'" in result.err
         assert len(json.loads(result.out)["warnings"]) == 3
 
+    def test_warnings_of_methods_are_shown_and_those_of_libraries_are_not(self, capsys: Any) -> None:
+        import warnings
+
+        from unrote.cli.table_options import warnings_on_stderr
+
+        methods = str(Path(unrote.__file__).parent / "methods" / "jtt.py")
+        with warnings_on_stderr() as said:
+            for _ in range(2):
+                warnings.warn_explicit("the error set is empty", UserWarning, methods, 1)
+            warnings.warn("of a library", UserWarning, stacklevel=1)
+            warnings.warn_explicit("soon to change", FutureWarning, methods, 1)
+        assert said == ["the error set is empty"]
+        assert capsys.readouterr().err == "warning: the error set is empty\n"
+
     @pytest.mark.parametrize("kind", ["parquet", "npz", "pictures"])
     def test_other_files(self, run: Run, tmp_path: Path, kind: str) -> None:
         path = tmp_path / f"a.{kind}"

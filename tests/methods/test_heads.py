@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from toys import assert_same_bits, clusters, planted_task
 
 from unrote.data import Split, Task
-from unrote.errors import OptionError
+from unrote.errors import DataError, OptionError
 from unrote.methods import METHODS, Session
 from unrote.methods.heads import (
     Standardizer,
@@ -103,6 +103,10 @@ class TestFitSparseHead:
         assert int(predicted(head, X).max()) == 2  # the fourth class has no example
         assert float((predicted(head, X) == Y).double().mean()) > 0.6
 
+    def test_one_class_is_refused(self) -> None:
+        with pytest.raises(DataError, match="all 4 examples .* are of class 2.*hold out more"):
+            fit_sparse_head(X[:4], torch.full((4,), 2), 3, C=1.0)
+
     def test_a_weak_fit_is_sparse(self) -> None:
         assert int((fit_sparse_head(X, Y, 3, C=0.02)[0] != 0).sum()) < 5
 
@@ -113,6 +117,11 @@ class TestStandardizer:
         found = Standardizer.of(x)(x).numpy()
         np.testing.assert_allclose(found.mean(0), 0, atol=1e-12)
         np.testing.assert_allclose(found.std(0), [1] * 5 + [0], atol=1e-12)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_rounding_is_no_deviation(self, dtype: torch.dtype) -> None:
+        x = torch.full((1000, 1), 0.1, dtype=dtype)
+        assert float(Standardizer.of(x)(x.double()).abs().max()) < 1e-6
 
     def test_folded_into_a_head_it_changes_no_logit(self) -> None:
         standardize = Standardizer.of(3 * X + 5)

@@ -71,18 +71,20 @@ def warnings_on_stderr() -> Iterator[list[str]]:
 
     said: list[str] = []
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    package = str(Path(__file__).parents[1])
 
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+        # other libraries' remarks are about our code, not about the user's data
+        ours = issubclass(category, TableWarning) or filename.startswith(package)
         text = str(message)
-        if text not in said:
+        if ours and text not in said:
             said.append(text)
             console.print("[yellow]warning:[/] ", end="")
             console.print(text, markup=False)
 
     with warnings.catch_warnings():
-        # other libraries' remarks are about our code, not about the user's data
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", TableWarning)
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
         yield said
 

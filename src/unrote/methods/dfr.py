@@ -72,7 +72,7 @@ class DFR(Method):
         groups = session.validation_groups()
         _check_groups(session.validation.y, groups.size, session.task.class_names)
         erm = session.erm()
-        standardize = Standardizer.of(features(erm.stack, session.task.train.x))
+        standardize = Standardizer.of(erm.stack.predict_features(session.task.train.x)[0])
         x = standardize(features(erm.stack, session.validation.x))
         y, n_classes = session.validation.y, session.task.n_classes
 

@@ -37,7 +37,6 @@ from unrote.methods.heads import (
     average,
     check_hold_out,
     erm_and_held_out,
-    features,
     fit_sparse_head,
     group_scores,
     halves,
@@ -82,7 +81,7 @@ class EVaLS(Method):
     def fit(self, session: Session) -> Fitted:
         """Train ERM, then fit its head anew on held-out examples of extreme losses."""
         held_out = erm_and_held_out(session, self.hold_out, self.share)
-        standardize = Standardizer.of(features(held_out.stack, session.task.train.x))
+        standardize = Standardizer.of(held_out.stack.predict_features(session.task.train.x)[0])
         x, y, logits = standardize(held_out.features()), held_out.y, held_out.logits()
         loss = F.cross_entropy(logits, y, reduction="none")
         environment = 2 * y + infer_environments(logits, y)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unrote.data.inputs import Inputs
-from unrote.errors import OptionError
+from unrote.errors import DataError, OptionError
 from unrote.methods.base import Fitted, Method
 from unrote.methods.session import Session
 from unrote.models import Stack
@@ -163,9 +163,10 @@ class Standardizer:
 
     @classmethod
     def of(cls, x: Float[Tensor, "n F"]) -> "Standardizer":
-        """By the mean and deviation of examples."""
-        scale = x.std(0, correction=0)
-        return cls(x.mean(0), torch.where(scale > 1e-12, scale, 1.0))
+        """By the mean and deviation of examples, in double precision whatever theirs."""
+        mean, scale = x.mean(0), x.std(0, correction=0)
+        rounding = 10 * torch.finfo(x.dtype).eps * mean.abs()  # all that deviates in a constant feature
+        return cls(mean.double(), torch.where(scale > rounding, scale, 1.0).double())
 
     def __call__(self, x: Float[Tensor, "n F"]) -> Float[Tensor, "n F"]:
         """Standardised features."""
@@ -245,6 +246,9 @@ def fit_sparse_head(
         C: inverse strength of the penalty.
         weight: (n,) above 0; default 1.
         seed: of the order of the solver's coordinates.
+
+    Raises:
+        DataError: if all labels are of one class.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -252,6 +256,11 @@ def fit_sparse_head(
     old = inspect.signature(LogisticRegression).parameters.get("penalty")
     kind = {"penalty": "l1"} if old is not None and old.default == "l2" else {"l1_ratio": 1.0}
     present = y.unique().tolist()
+    if len(present) < 2:
+        raise DataError(
+            f"all {len(y)} examples to fit a head to are of class {present[0]}, two classes are wanted: hold out "
+            "more examples"
+        )
     head = torch.zeros(n_classes, x.shape[1] + 1, dtype=torch.float64)
     head[:, -1] = _NEVER
     for label in present[1:] if len(present) == 2 else present:

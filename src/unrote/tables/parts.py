@@ -201,7 +201,7 @@ class CategoryPart:
         """Which feature is 1 in each row, -1 where none is (a category unseen in training, and none is rare)."""
         levels = np.array([*column.levels, MISSING_CATEGORY], object).reshape(-1, 1)
         encoded = self.encoder.transform(levels).tocsr()
-        position = np.where(np.diff(encoded.indptr) > 0, encoded.argmax(1).A1, -1)
+        position = np.where(np.diff(encoded.indptr) > 0, np.asarray(encoded.argmax(1)).ravel(), -1)
         # code -1 finds the missing category at the end
         return np.asarray(position.astype(np.int32)[column.codes])
 
