@@ -79,7 +79,7 @@ def pipeline(rounds: int) -> dict[str, float]:
     random = torch.Generator().manual_seed(0)
     y = torch.arange(PICTURES) % 2
     x = torch.rand(PICTURES, 3, 28, 28, generator=random) + 0.1 * y.view(-1, 1, 1, 1)
-    task, recipe = Task("pictures", Split(x, y)), Recipe("adam", 1e-3, batch_size=128, epochs=4)
+    task, recipe = Task("pictures", Split(x, y)), Recipe("adam", 1e-3, batch_size=128, epochs=15)
     erm, mat = in_turn(
         lambda: fit(task, "erm", model="cnn", recipe=recipe),
         lambda: fit(task, "mat", model="cnn", recipe=recipe),
