@@ -104,7 +104,7 @@ class TestFitSparseHead:
         assert float((predicted(head, X) == Y).double().mean()) > 0.6
 
     def test_one_class_is_refused(self) -> None:
-        with pytest.raises(DataError, match="all 4 examples .* are of class 2.*hold out more"):
+        with pytest.raises(DataError, match=r"all 4 examples .* are of class 2.*hold out more"):
             fit_sparse_head(X[:4], torch.full((4,), 2), 3, C=1.0)
 
     def test_a_weak_fit_is_sparse(self) -> None:
