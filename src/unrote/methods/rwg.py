@@ -8,6 +8,7 @@ Needs the group of every training example.
 
 from dataclasses import dataclass
 
+from unrote.methods.balance import equal_weights
 from unrote.methods.base import SupervisionMethod, register
 from unrote.methods.session import Session
 from unrote.supervision import Supervision
@@ -20,6 +21,4 @@ class RWG(SupervisionMethod):
 
     def supervision(self, session: Session) -> Supervision:
         """The labels, and weights under which each group counts the same."""
-        groups = session.training_groups()
-        weight = len(groups.index) / ((groups.size > 0).sum() * groups.size[groups.index])
-        return Supervision(session.y, weight=weight.float())
+        return Supervision(session.y, weight=equal_weights(session.training_groups().index))
