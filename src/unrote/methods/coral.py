@@ -20,11 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unrote.methods.base import Fitted, Method, register
-from unrote.methods.losses import check_positive
-from unrote.methods.matching import Matching
-from unrote.methods.search import LogUniform, hyper
-from unrote.methods.session import Session
+from unrote.methods.base import register
+from unrote.methods.matching import MatchingMethod
 
 
 def moment_distance(one: Float[Tensor, "p F"], other: Float[Tensor, "q F"]) -> Float[Tensor, ""]:
@@ -37,7 +34,7 @@ def moment_distance(one: Float[Tensor, "p F"], other: Float[Tensor, "q F"]) -> F
 
 @register("coral", needs="train", reference="Sun and Saenko 2016, arXiv 1607.01719")
 @dataclass(frozen=True)
-class CORAL(Method):
+class CORAL(MatchingMethod):
     """Correlation alignment between attributes.
 
     Args:
@@ -45,18 +42,6 @@ class CORAL(Method):
         within_class: whether attributes are compared within each class.
     """
 
-    strength: float = hyper(1.0, LogUniform(0.1, 10.0))
-    within_class: bool = True
-
-    def fit(self, session: Session) -> Fitted:
-        """Train on the session's task."""
-        check_positive("strength", self.strength, zero=True, usual="0.1 to 10")
-        objective = Matching(
-            session.y,
-            session.training_groups(),
-            moment_distance,
-            self.strength,
-            within_class=self.within_class,
-            method=self.name,
-        )
-        return self.fitted(session, session.train(objective, settings=self.settings()))
+    def distance(self, one: Float[Tensor, "p F"], other: Float[Tensor, "q F"]) -> Float[Tensor, ""]:
+        """See `moment_distance`."""
+        return moment_distance(one, other)

@@ -1,14 +1,19 @@
 """Matching features between attributes: cross-entropy plus a distance between their distributions."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unrote.methods.base import Fitted, Method
 from unrote.methods.groupwise import GroupObjective, learned_features, need_two_attributes
-from unrote.methods.session import Groups
+from unrote.methods.losses import check_positive
+from unrote.methods.search import LogUniform, hyper
+from unrote.methods.session import Groups, Session
 from unrote.models import Stack
 from unrote.supervision import cross_entropy
 from unrote.training import Batch
@@ -74,3 +79,33 @@ def _pairs(
     for k in kind.unique():
         samples = [features[(kind == k) & (attribute == a)] for a in attribute.unique()]
         yield from combinations([sample for sample in samples if len(sample) > 1], 2)
+
+
+@dataclass(frozen=True)
+class MatchingMethod(Method):
+    """A method that penalises a distance between the features of different attributes.
+
+    Args:
+        strength: lambda, at least 0; 0 is ERM.
+        within_class: whether attributes are compared within each class.
+    """
+
+    strength: float = hyper(1.0, LogUniform(0.1, 10.0))
+    within_class: bool = True
+
+    @abstractmethod
+    def distance(self, one: Float[Tensor, "p F"], other: Float[Tensor, "q F"]) -> Float[Tensor, ""]:
+        """Distance of two samples of features."""
+
+    def fit(self, session: Session) -> Fitted:
+        """Train on the session's task."""
+        check_positive("strength", self.strength, zero=True, usual="0.1 to 10")
+        objective = Matching(
+            session.y,
+            session.training_groups(),
+            self.distance,
+            self.strength,
+            within_class=self.within_class,
+            method=self.name,
+        )
+        return self.fitted(session, session.train(objective, settings=self.settings()))

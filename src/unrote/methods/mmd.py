@@ -21,11 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unrote.methods.base import Fitted, Method, register
-from unrote.methods.losses import check_positive
-from unrote.methods.matching import Matching
-from unrote.methods.search import LogUniform, hyper
-from unrote.methods.session import Session
+from unrote.methods.base import register
+from unrote.methods.matching import MatchingMethod
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of the kernels, in units of the median squared distance."""
@@ -48,7 +45,7 @@ def squared_mmd(one: Float[Tensor, "p F"], other: Float[Tensor, "q F"]) -> Float
 
 @register("mmd", needs="train", reference="Li et al. 2018 (CVPR); Gretton et al. 2012 (JMLR 13)")
 @dataclass(frozen=True)
-class MMD(Method):
+class MMD(MatchingMethod):
     """Maximum mean discrepancy between attributes.
 
     Args:
@@ -56,18 +53,6 @@ class MMD(Method):
         within_class: whether attributes are compared within each class.
     """
 
-    strength: float = hyper(1.0, LogUniform(0.1, 10.0))
-    within_class: bool = True
-
-    def fit(self, session: Session) -> Fitted:
-        """Train on the session's task."""
-        check_positive("strength", self.strength, zero=True, usual="0.1 to 10")
-        objective = Matching(
-            session.y,
-            session.training_groups(),
-            squared_mmd,
-            self.strength,
-            within_class=self.within_class,
-            method=self.name,
-        )
-        return self.fitted(session, session.train(objective, settings=self.settings()))
+    def distance(self, one: Float[Tensor, "p F"], other: Float[Tensor, "q F"]) -> Float[Tensor, ""]:
+        """See `squared_mmd`."""
+        return squared_mmd(one, other)
