@@ -78,7 +78,7 @@ class ModuleStack(Stack):
         logits = torch.zeros(batch_length(x), self.n_classes, device=self.device)
         if bool(where.any()):
             rows = where.nonzero().squeeze(1)
-            wanted = self._logits(member, map_tensors(x, lambda t: t[rows]))
+            wanted = self._logits(member, map_tensors(x, lambda t: t.index_select(0, rows)))
             logits = logits.to(wanted.dtype).index_copy(0, rows, wanted)
         return logits
 
@@ -154,15 +154,15 @@ class ModuleStack(Stack):
     def optimizer(
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
     ) -> torch.optim.Optimizer:
-        """See `Stack.optimizer`: torch's own, with a parameter group per member."""
+        """See `Stack.optimizer`: torch's own fused ones, with a parameter group per member."""
         groups = [
             {"params": list(module.parameters()), "lr": rate, "weight_decay": decay}
             for module, rate, decay in zip(self.members, learning_rate, weight_decay, strict=True)
         ]
         if name == "sgd":
-            return torch.optim.SGD(groups, lr=learning_rate[0], momentum=momentum)
+            return torch.optim.SGD(groups, lr=learning_rate[0], momentum=momentum, fused=True)
         kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-        return kind(groups, lr=learning_rate[0])
+        return kind(groups, lr=learning_rate[0], fused=True)
 
     def copy_members(self, target: dict[str, Tensor], members: Bool[Tensor, " S"]) -> None:
         """See `Stack.copy_members`."""

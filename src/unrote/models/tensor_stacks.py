@@ -53,24 +53,42 @@ def _product(
     return product if bias is None else product + bias.unsqueeze(1)
 
 
-class _Difference(torch.autograd.Function):
-    """The second class's parameters less the first's, (S, 2, ...) to (S, 1, ...).
+class _RelativeLogits(torch.autograd.Function):
+    """Logits of binary heads with the first class's at 0, which leaves one column to multiply.
 
-    Its gradient is written in one pass; that of two slices would be two zero-filled copies and their sum.
+    Autograd's own gradient of a difference of slices is several passes over tensors as large as all heads; here
+    the product is written where it belongs, and mirrored. The result lies classes first in memory, as the loss
+    wants it.
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return values[:, 1:] - values[:, :1]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x)
+        logits = x.new_zeros(2, len(weight), x.shape[-2])
+        product = logits[1] if x.ndim == 2 else logits[1].unsqueeze(1)
+        difference = weight[:, 1] - weight[:, 0]
+        if x.ndim == 2:
+            torch.mm(difference, x.T, out=product)
+        else:
+            torch.bmm(difference.unsqueeze(1), x.mT, out=product)
+        if bias is not None:
+            logits[1] += (bias[:, 1] - bias[:, 0]).unsqueeze(1)
+        return logits.permute(1, 2, 0)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return torch.cat([-gradients[0], gradients[0]], dim=1)
-
-
-def _difference(values: Float[Tensor, "S 2 *d"]) -> Float[Tensor, "S 1 *d"]:
-    result: Tensor = _Difference.apply(values)  # type: ignore[no-untyped-call]
-    return result
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor | None]:
+        (x,) = ctx.saved_tensors
+        second = gradients[0][..., 1]
+        weight = x.new_empty(len(second), 2, x.shape[-1])
+        if x.ndim == 2:
+            torch.mm(second, x, out=weight[:, 1])
+        else:
+            torch.bmm(second.unsqueeze(1), x, out=weight[:, 1:])
+        torch.neg(weight[:, 1], out=weight[:, 0])
+        bias = None
+        if ctx.needs_input_grad[2]:
+            bias = second.sum(1, keepdim=True) * second.new_tensor([-1.0, 1.0])
+        return None, weight, bias
 
 
 class StackedLinear(TensorStack):
@@ -124,9 +142,8 @@ class StackedLinear(TensorStack):
         """See `Stack.relative_logits`: of two classes the first gets 0, and the products are half as large."""
         if self.n_classes > 2:
             return super().relative_logits(x, where, per_member=per_member)
-        weight = _difference(self.weight)
-        bias = None if self.bias is None else _difference(self.bias)
-        logits: Tensor = F.pad(_product(x, weight, bias, per_member=per_member), (1, 0))
+        x = x.flatten(2 if per_member else 1).to(self.weight.dtype)
+        logits: Tensor = _RelativeLogits.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return logits
 
 
