@@ -120,8 +120,8 @@ def evaluate(fitted: Fitted, task: Task, split: str = "test") -> GroupReport:
         raise OptionError(f"task {task.name!r} has no split {split!r}: it has {', '.join(task.splits)}")
     examples = task.splits[split]
     counts = None
-    if task.train.has_attribute:
+    if task.train.has_attribute and not task.overlapping_names:  # shares of overlapping groups are no weights
         counts = torch.bincount(task.group(task.train), minlength=task.n_groups)
     return group_report(
-        examples.y, fitted.predict(examples.x), task.group(examples), task.group_names, counts
+        examples.y, fitted.predict(examples.x), task.scored_groups(examples), task.scored_group_names, counts
     )

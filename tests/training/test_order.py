@@ -109,3 +109,35 @@ class TestSampling:
     def test_refuses(self, sampling: list[float], message: str) -> None:
         with pytest.raises(OptionError, match=message):
             Order(4, 2, 0, torch.tensor(sampling))
+
+
+@given(
+    n=st.integers(1, 300),
+    block=st.integers(1, 40),
+    per_window=st.integers(1, 8),
+    seed=seeds,
+    epoch=st.integers(0, 3),
+)
+def test_an_order_of_blocks(
+    n: int, block: int, per_window: int, seed: int | tuple[int, ...], epoch: int
+) -> None:
+    """Every example once, each epoch anew; those of a window come from as few blocks as it holds."""
+    window = block * per_window
+    order = Order(n, 7, seed, None, (block, window))
+    drawn = order.epoch(epoch)
+    assert torch.equal(drawn.sort(-1).values, torch.arange(n).expand_as(drawn))
+    assert torch.equal(order.epoch(epoch), drawn)
+    for rows in drawn.reshape(-1, n):
+        for part in rows.split(window):
+            # one more where the file's smaller last block has moved the others' bounds
+            assert len((part // block).unique()) <= per_window + 1
+
+
+def test_an_order_of_blocks_mixes_well() -> None:
+    """Neighbours in a file seldom meet in a minibatch, and an example's place says little about its next."""
+    order = Order(10_000, 50, 0, None, (20, 1000))
+    first, second = order.epoch(0), order.epoch(1)
+    together = (first[1:] - first[:-1]).abs() == 1
+    assert float(together.float().mean()) < 0.01
+    places = torch.stack([first.argsort(), second.argsort()]).double()
+    assert abs(float(torch.corrcoef(places)[0, 1])) < 0.15

@@ -3,7 +3,7 @@
 `load_task("digits", seed=1)` builds a task by name; `Task` and `Split` wrap data of your own.
 """
 
-from unrote.data.inputs import ArrayInputs, DatasetInputs, Inputs, as_inputs
+from unrote.data.inputs import ArrayInputs, DatasetInputs, Inputs, as_inputs, open_features
 from unrote.data.registry import TaskSource, load_task, register_task, task_names, task_sources
 from unrote.data.task import Regime, Split, Task
 
@@ -17,6 +17,7 @@ __all__ = [
     "TaskSource",
     "as_inputs",
     "load_task",
+    "open_features",
     "register_task",
     "task_names",
     "task_sources",

@@ -3,9 +3,12 @@
 The training loop asks for minibatches by index and never cares which of these it reads.
 """
 
+import copy
 import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +17,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 
-from unrote.errors import DataError
+from unrote.data.rows import BUFFER, ChosenRows, RowFile, mapped_rows, native, open_npy
+from unrote.errors import DataError, OptionError
 
 Example: TypeAlias = Any
 """A tensor with a leading batch dimension, or a mapping or tuple of such (as Hugging Face models take)."""
@@ -53,6 +57,11 @@ class Inputs(ABC):
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, () where examples are not single tensors."""
 
+    @property
+    def blocks(self) -> tuple[int, int] | None:
+        """Rows of a block, and of the blocks held at a time, of a source to be read in blocks; else None."""
+        return None
+
     def subset(self, index: Int[Tensor, " m"]) -> "Inputs":
         """The examples at `index`, as inputs of their own."""
         return ArrayInputs(self[index])
@@ -63,7 +72,9 @@ class Inputs(ABC):
 
     def fingerprint(self) -> str:
         """A short hash of up to 256 examples spread over the inputs, to tell one data set from another."""
-        digest = hashlib.blake2b(f"{len(self)}:{self.shape}".encode(), digest_size=8)
+        # blocks decide the order of training, which a run that goes on must keep
+        blocks = "" if self.blocks is None else f":{self.blocks}"
+        digest = hashlib.blake2b(f"{len(self)}:{self.shape}{blocks}".encode(), digest_size=8)
         rows = torch.linspace(0, len(self) - 1, min(len(self), 256)).long()
 
         def add(values: Tensor) -> Tensor:
@@ -75,46 +86,47 @@ class Inputs(ABC):
 
 
 class ArrayInputs(Inputs):
-    """A tensor, an array or a memory map with one example per row.
+    """A tensor, an array, a memory map or a file of features with one example per row.
 
-    Half-precision memory maps stay on disk in half precision and are widened minibatch by minibatch.
+    What is in a file stays there: its rows are read minibatch by minibatch, and half precision is widened then.
 
     Raises:
         DataError: if there are no rows, or NaN or infinity among them.
     """
 
-    def __init__(self, values: Tensor | np.ndarray) -> None:
-        if values.ndim < 2:
-            raise DataError(
-                f"inputs of shape {tuple(values.shape)}: (n, ...) with one example per row is wanted"
-            )
-        if 0 in values.shape:
-            raise DataError(
-                f"inputs of shape {tuple(values.shape)} are empty: at least one example is wanted"
-            )
-        self._map = values if isinstance(values, np.memmap) else None
-        if self._map is None:
-            tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(_native(values))
+    def __init__(self, values: "Tensor | np.ndarray | RowFile") -> None:
+        shape = (len(values), *values.shape) if isinstance(values, RowFile) else tuple(values.shape)
+        if len(shape) < 2:
+            raise DataError(f"inputs of shape {shape}: (n, ...) with one example per row is wanted")
+        if 0 in shape:
+            raise DataError(f"inputs of shape {shape} are empty: at least one example is wanted")
+        self._file: RowFile | None = mapped_rows(values) if isinstance(values, np.memmap) else None
+        if isinstance(values, RowFile):
+            self._file = values
+        elif self._file is None:
+            tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(native(values))
             narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 4
             self._tensor = tensor.float() if narrow else tensor
-        self._n, self._shape = len(values), tuple(values.shape[1:])
+        self._n, self._shape = shape[0], shape[1:]
         self._check_finite()
 
     def _check_finite(self) -> None:
+        if (bad := self._first_not_finite()) is not None:
+            raise DataError(f"inputs have NaN or infinity, first in row {bad}: impute or drop such rows")
+
+    def _first_not_finite(self) -> int | None:
+        if self._file is not None:
+            return self._file.first_not_finite()
+        if not self._tensor.is_floating_point():
+            return None
         for start in range(0, self._n, _CHECK_ROWS):
-            rows = self[torch.arange(start, min(start + _CHECK_ROWS, self._n))]
-            if not rows.is_floating_point():
-                return
-            if bool(
-                torch.isfinite(rows.sum())
-            ):  # one pass; only a sum that is not finite needs a closer look
-                continue
-            bad = ~torch.isfinite(rows.flatten(1)).all(1)
-            if bool(bad.any()):
-                raise DataError(
-                    f"inputs have NaN or infinity, first in row {start + int(bad.nonzero()[0])}: "
-                    "impute or drop such rows"
-                )
+            rows = self._tensor[start : start + _CHECK_ROWS]
+            # one pass; only a sum that is not finite needs a closer look
+            if not bool(torch.isfinite(rows.sum())):
+                bad = (~torch.isfinite(rows.flatten(1)).all(1)).nonzero()
+                if len(bad):
+                    return start + int(bad[0])
+        return None
 
     def __len__(self) -> int:
         return self._n
@@ -127,29 +139,26 @@ class ArrayInputs(Inputs):
     @property
     def tensor(self) -> Tensor | None:
         """All examples at once, if they are in memory."""
-        return None if self._map is not None else self._tensor
+        return None if self._file is not None else self._tensor
+
+    @property
+    def blocks(self) -> tuple[int, int] | None:
+        """See `Inputs.blocks`; None for what is in memory, or small enough to be read whole."""
+        return None if self._file is None else self._file.blocks
+
+    def subset(self, index: Int[Tensor, " m"]) -> "ArrayInputs":
+        """The examples at `index`: copied if they are in memory, and left in their file if they are there."""
+        if self._file is None:
+            return ArrayInputs(self[index])
+        chosen = copy.copy(self)
+        chosen._file, chosen._n = ChosenRows(self._file, index.numpy()), len(index)
+        return chosen
 
     def __getitem__(self, index: Int[Tensor, "*B"]) -> Tensor:
-        if self._map is None:
-            # five times as fast as indexing, for rows of a few thousand numbers
-            return self._tensor.index_select(0, index) if index.ndim == 1 else self._tensor[index]
-        # sorted reads walk the file forwards; the inverse permutation restores the caller's order
-        flat = index.reshape(-1).numpy()
-        unique, inverse = np.unique(flat, return_inverse=True)
-        rows = torch.from_numpy(_native(self._map[unique]))
-        return rows[torch.from_numpy(inverse)].reshape(*index.shape, *self._shape)
-
-
-def _native(values: np.ndarray) -> np.ndarray:
-    """The array in a type that torch computes with: floating point in 32 or 64 bits, integers as they are."""
-    kind, size = values.dtype.kind, values.dtype.itemsize
-    if kind == "f":
-        wanted = np.dtype(np.float32 if size <= 4 else np.float64)
-    elif kind == "u" and size > 1:
-        wanted = np.dtype(np.int64)  # torch has hardly any arithmetic on wide unsigned integers
-    else:
-        wanted = values.dtype.newbyteorder("=")
-    return np.ascontiguousarray(values, dtype=wanted)
+        if self._file is not None:
+            return self._file.at(index)
+        # five times as fast as indexing, for rows of a few thousand numbers
+        return self._tensor.index_select(0, index) if index.ndim == 1 else self._tensor[index]
 
 
 class DatasetInputs(Inputs):
@@ -220,14 +229,45 @@ class DatasetInputs(Inputs):
         return DatasetInputs(Subset(self.dataset, index.tolist()), self.workers, self.collate)
 
 
+def open_features(
+    path: "str | os.PathLike[str]", *, columns: Sequence[str] | None = None, buffer: int = BUFFER
+) -> ArrayInputs:
+    """Features in a file that may be larger than memory.
+
+    Args:
+        path: a .npy file (n, ...) in row-major order, or a .parquet file with a column per feature, or with one
+            column of lists.
+        columns: names of the features' columns in a Parquet file; default all.
+        buffer: bytes of the file that are held at a time. Minibatches of a larger file are drawn from shuffled
+            blocks of rows: as many blocks as half the buffer holds are mixed at a time.
+
+    Raises:
+        DataError: if the file cannot be read, or has other than finite numbers.
+        OptionError: if the buffer does not hold two rows, or columns are named for a .npy file.
+        MissingPackageError: if pyarrow is needed and not installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".parquet", ".pq"):
+        from unrote.data.parquet_rows import ParquetRows
+
+        return ArrayInputs(ParquetRows(path, columns, buffer))
+    if columns is not None:
+        raise OptionError(f"columns= are for Parquet files, {path} is none: leave them out")
+    return ArrayInputs(open_npy(path, buffer))
+
+
 def as_inputs(x: Any) -> Inputs:
     """Wrap whatever holds the examples.
 
     Raises:
-        DataError: if `x` is none of: tensor, array, memory map, map-style `Dataset`, `Inputs`.
+        DataError: if `x` is none of: tensor, array, memory map, path of features, map-style `Dataset`, `Inputs`.
     """
     if isinstance(x, Inputs):
         return x
+    if isinstance(x, RowFile):
+        return ArrayInputs(x)
+    if isinstance(x, Path):
+        return open_features(x)
     if isinstance(x, (Tensor, np.ndarray)):
         if isinstance(x, np.ndarray) and x.dtype.kind not in "fiub":
             raise DataError(f"inputs of type {x.dtype}: numbers are wanted; encode the columns first")

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unrote.data.inputs import Inputs, as_inputs
@@ -49,13 +49,23 @@ class Split:
         y: (n,) class indices.
         attribute: (n,) attribute indices, or None where nobody annotated them.
         hidden_in: the regime in which the attribute exists but may not be seen; set by `Task.for_regime`.
+        membership: (n, G) of bool, which overlapping groups an example is in, where a task is scored by such.
     """
 
-    def __init__(self, x: Any, y: Any, attribute: Any = None, *, hidden_in: Regime | None = None) -> None:
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        attribute: Any = None,
+        *,
+        hidden_in: Regime | None = None,
+        membership: Any = None,
+    ) -> None:
         self.x: Inputs = as_inputs(x)
         self.y: Int[Tensor, " n"] = as_labels(y, "y", len(self.x))
         self._attribute = None if attribute is None else as_labels(attribute, "attribute", len(self.x))
         self._hidden_in = hidden_in
+        self.membership = None if membership is None else _as_membership(membership, len(self.x))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -88,7 +98,20 @@ class Split:
     def subset(self, index: Int[Tensor, " m"]) -> "Split":
         """The examples at `index`, copied."""
         attribute = None if self._attribute is None else self._attribute[index]
-        return Split(self.x.subset(index), self.y[index], attribute, hidden_in=self._hidden_in)
+        membership = None if self.membership is None else self.membership[index]
+        return Split(
+            self.x.subset(index), self.y[index], attribute, hidden_in=self._hidden_in, membership=membership
+        )
+
+
+def _as_membership(values: Any, n: int) -> Bool[Tensor, "n G"]:
+    membership = torch.as_tensor(values)
+    if membership.ndim != 2 or len(membership) != n or membership.dtype != torch.bool:
+        raise DataError(
+            f"membership of shape {tuple(membership.shape)} and type {membership.dtype}: truth values "
+            f"({n}, G), a row per example, are wanted"
+        )
+    return membership
 
 
 @dataclass(frozen=True)
@@ -105,6 +128,8 @@ class Task:
         class_names: one per class.
         attribute_names: one per attribute value; empty where there are no group labels.
         shortcut: one line on what the attribute is and how it came about.
+        overlapping_names: of the groups that the task is scored by, where an example can be in several or in
+            none; one per column of the splits' `membership`. Empty where groups are class and attribute.
 
     Raises:
         DataError: if labels or attributes lie outside the names, training has one class, or shapes differ.
@@ -117,6 +142,7 @@ class Task:
     class_names: tuple[str, ...] = ()
     attribute_names: tuple[str, ...] = ()
     shortcut: str = ""
+    overlapping_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         splits = self.splits
@@ -144,6 +170,12 @@ class Task:
             raise DataError(
                 f"task {self.name!r}: {where} has attribute {int(split.attribute.max())}, but there are "
                 f"{self.n_attributes} attribute names: attributes run from 0 to {self.n_attributes - 1}"
+            )
+        columns = 0 if split.membership is None else split.membership.shape[1]
+        if columns not in (0, len(self.overlapping_names)):
+            raise DataError(
+                f"task {self.name!r}: {where} has {columns} overlapping groups, {len(self.overlapping_names)} "
+                "have a name: one name each is wanted"
             )
         if split.x.shape != self.train.x.shape:
             raise DataError(
@@ -180,6 +212,21 @@ class Task:
     def group(self, split: Split) -> Int[Tensor, " n"]:
         """Group of each example of a split, (n,): y * n_attributes + attribute."""
         return split.y * self.n_attributes + split.attribute
+
+    @property
+    def scored_group_names(self) -> tuple[str, ...]:
+        """Names of the groups that the task is scored by: overlapping ones if it has such, else `group_names`."""
+        return self.overlapping_names or self.group_names
+
+    def scored_groups(self, split: Split) -> Int[Tensor, " n"] | Bool[Tensor, "n G"]:
+        """The groups that a split is scored by: (n, G) membership where they overlap, else (n,) indices.
+
+        Raises:
+            HiddenGroupsError: if the regime hides them, or nobody annotated them.
+        """
+        if self.overlapping_names and split.membership is not None:
+            return split.membership
+        return self.group(split)
 
     def for_regime(self, regime: Regime) -> "Task":
         """The task as a run in an annotation regime sees it: attributes it may not use are removed.

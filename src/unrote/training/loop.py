@@ -95,7 +95,8 @@ def train(
         raise OptionError(f"{len(seed)} seeds for {stack.n_members} members: give one, or one each")
     inputs = as_inputs(x)
     objective.prepare(stack, len(inputs))
-    order = Order(len(inputs), recipe.batch_size, seed if isinstance(seed, int) else tuple(seed), sampling)
+    seeds = seed if isinstance(seed, int) else tuple(seed)
+    order = Order(len(inputs), recipe.batch_size, seeds, sampling, inputs.blocks)
     every = evaluate_every or order.steps_per_epoch
     best = BestMembers(stack, early_stopping) if early_stopping is not None else None
     run = _Run(stack, objective, recipe, best)

@@ -21,6 +21,8 @@ class Order:
         batch_size: examples per step; None takes all in their own order.
         seeds: one seed for an order that all members share, or one per member.
         sampling: (n,) at least 0; draws examples with replacement in proportion to it, instead of permuting.
+        blocks: rows of a block and of a window, for examples in a file that should be read in blocks: blocks are
+            shuffled, then examples within each window of that many rows. None permutes freely.
 
     Raises:
         OptionError: if `sampling` cannot be drawn from.
@@ -30,6 +32,7 @@ class Order:
     batch_size: int | None
     seeds: int | tuple[int, ...] = 0
     sampling: Float[Tensor, " n"] | None = None
+    blocks: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if (weights := self.sampling) is None:
@@ -58,7 +61,15 @@ class Order:
             return torch.multinomial(self.sampling, self.n_examples, replacement=True, generator=random)
         if self.batch_size is None:
             return torch.arange(self.n_examples)
+        if self.blocks is not None:
+            return self._draw_blocks(*self.blocks, random)
         return torch.randperm(self.n_examples, generator=random)
+
+    def _draw_blocks(self, block: int, window: int, random: torch.Generator) -> Int[Tensor, " n"]:
+        starts = torch.randperm(math.ceil(self.n_examples / block), generator=random) * block
+        rows = (starts.unsqueeze(1) + torch.arange(block)).flatten()
+        rows = rows[rows < self.n_examples]  # the last block may be smaller
+        return torch.cat([part[torch.randperm(len(part), generator=random)] for part in rows.split(window)])
 
     def minibatches(self, start: int, stop: int) -> Iterator[Int[Tensor, "*S B"]]:
         """The indices of steps `start` to `stop`, (B,) or (S, B)."""
