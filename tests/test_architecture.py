@@ -19,16 +19,18 @@ MAX_FUNCTION_LINES = 60
 # is listed for it: a whole unit, or one module of a unit.
 FIRST = {"_version", "errors", "registry", "seeding", "supervision"}
 TRAINING = {"training", "checkpoint", "progress"}
-ARRAYS_ONLY = {"shift", "memorization", "metrics"}
+ARRAYS_ONLY = {"shift", "metrics"}
 BELOW_METHODS = FIRST | {"data", "models"} | TRAINING | {"heldout", "shift"}
 BELOW_API = BELOW_METHODS | {"methods", "presets"}
-BELOW_BENCHMARK = BELOW_API | ARRAYS_ONLY | {"api"}
+BELOW_BENCHMARK = BELOW_API | ARRAYS_ONLY | {"api", "memorization"}
 LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(FIRST, FIRST),
     "data": FIRST | {"checkpoint", "progress"},
     "models": FIRST | {"data.inputs"},  # a model takes whatever holds the examples
     **dict.fromkeys(TRAINING, FIRST | {"data", "models"} | TRAINING),
-    "heldout": FIRST | {"data", "models"} | TRAINING,
+    "heldout": FIRST | {"data", "models"} | TRAINING | {"memorization"},  # for the closed form of leaving out
+    # reads models of any kind, and trains stacks of subsets; it knows no task, method or held-out source
+    "memorization": FIRST | {"data.inputs", "data.__init__", "models"} | TRAINING,
     **dict.fromkeys(ARRAYS_ONLY, FIRST),
     "methods": BELOW_METHODS,
     "presets": FIRST | {"data", "models"} | TRAINING,
@@ -40,7 +42,8 @@ LAYERS: dict[str, set[str]] = {
     "selection": BELOW_BENCHMARK,
     "benchmark": BELOW_BENCHMARK | {"selection"},
     "figures": BELOW_BENCHMARK | {"selection", "benchmark"},
-    "report": FIRST,  # it reads saved records, so it needs nothing that made them
+    "report": FIRST | {"checkpoint"},  # it reads saved records, so it needs nothing that made them
+    "record": BELOW_BENCHMARK | {"tables", "table_runs", "report"},  # makes what the report reads
 }
 # The faces of the package see everything. None but they may import one of them, as none is in a set above.
 FACES = {"__init__", "__main__", "torch_api", "estimators", "integrations", "cli", "demo"}

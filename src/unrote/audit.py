@@ -22,6 +22,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from unrote.errors import OptionError
+from unrote.memorization.compare import KINDS, noise_map
 from unrote.table_runs import (
     Scores,
     confidence_in_label,
@@ -128,6 +129,8 @@ class Audit:
         rote: the most memorized rows, the most memorized first.
         classes: inferred minority by class.
         composition: inferred minority by class and attribute; empty where there is no group column.
+        kinds: inferred minority by kind of row on the map of memorization and held-out probability, which tells
+            rare rows from doubtful ones; see `unrote.memorization.noise_map`.
         by_row: what `RoteRow` has, but for values, of every training row, by name; in the order of the table.
     """
 
@@ -148,6 +151,7 @@ class Audit:
     rote: tuple[RoteRow, ...]
     classes: tuple[Share, ...]
     composition: tuple[Share, ...]
+    kinds: tuple[Share, ...]
     by_row: Mapping[str, Sequence[Any] | np.ndarray] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,6 +164,7 @@ class Audit:
             "rote": [asdict(row) for row in self.rote],
             "classes": [asdict(share) for share in self.classes],
             "composition": [asdict(share) for share in self.composition],
+            "kinds": [asdict(share) for share in self.kinds],
         }
 
 
@@ -205,6 +210,7 @@ def audit_table(
     degenerate = bool(twins.degenerate[twins.best])
     by_row = _by_row(made, trained, held_out, minority)
     order = np.argsort(-by_row["memorization"], kind="stable")
+    kinds = torch.from_numpy(noise_map(by_row["memorization"], by_row["p_held_out"]))
     task = made.task
     group = task.group(task.train) if task.train.has_attribute else None
     return Audit(
@@ -225,6 +231,7 @@ def audit_table(
         rote=tuple(_rote_row(made, by_row, int(i), columns) for i in order[:top]),
         classes=_shares(task.class_names, y, minority),
         composition=() if group is None else _shares(task.group_names, group, minority),
+        kinds=_shares(KINDS, kinds, minority),
         by_row=by_row,
     )
 

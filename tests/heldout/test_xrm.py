@@ -240,7 +240,7 @@ class TestDegenerate:
             mistakes=self.mistakes,
             validation_mistakes=rest.get("validation_mistakes"),
             validation_y=rest.get("validation_y"),
-            stack=build([0]),
+            trained=build([0]),
         )
 
     def test_on_training_examples(self) -> None:

@@ -134,6 +134,9 @@ def _print(result: "Audit") -> None:
         f"{result.memorized_share:.1%} of the rows gain more than 0.50 in the probability of their label by "
         f"being trained on; to {result.doubtful_share:.1%} a model trained without them gives less than 0.05."
     )
+    rows_by_kind = [[one.name, f"{one.n:,}", f"{one.minority:.1%}"] for one in result.kinds]
+    columns = ["noise or minority?", "rows", "of them in the minority"]
+    print_table("", columns, rows_by_kind, numeric=columns[1:])
     _print_rote(result)
 
 

@@ -1,9 +1,10 @@
 """Where held-out logits come from."""
 
+from unrote.heldout.alo import alo
 from unrote.heldout.eiil import infer_environments
 from unrote.heldout.held_out import HeldOut
 from unrote.heldout.kfold import kfold
 from unrote.heldout.precomputed import precomputed
 from unrote.heldout.xrm import XRMResult, xrm
 
-__all__ = ["HeldOut", "XRMResult", "infer_environments", "kfold", "precomputed", "xrm"]
+__all__ = ["HeldOut", "XRMResult", "alo", "infer_environments", "kfold", "precomputed", "xrm"]

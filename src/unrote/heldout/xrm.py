@@ -12,23 +12,23 @@ Examples that the shortcut explains keep their labels; the exceptions are flippe
 that the twins learn the shortcut ever more purely. K pairs of twins train as one stack of 2K.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from unrote.checkpoint import Checkpoints
 from unrote.data.inputs import Inputs, as_inputs
-from unrote.errors import DataError
+from unrote.errors import DataError, OptionError
 from unrote.heldout.held_out import HeldOut
 from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed, generator
 from unrote.supervision import Supervision, SupervisionBatch
-from unrote.training import Batch, Objective, Recipe, train
+from unrote.training import Batch, Evaluate, Objective, Recipe, train
 
 
 class TwinObjective(Objective):
@@ -54,12 +54,20 @@ class TwinObjective(Objective):
         self.labels: Int[Tensor, "K n"] = y.repeat(len(assigned), 1)
         self._pairs = torch.arange(len(assigned), device=y.device).unsqueeze(1)
         self._chance: tuple[int, Tensor] | None = None
+        self._trains: tuple[Batch, Tensor] | None = None
 
-    def _rows(self, batch: Batch) -> tuple[Int[Tensor, "K B"], Bool[Tensor, "S B"]]:
-        """Each pair's minibatch, which its twins share, and which of it each twin trains on."""
-        index = batch.index[::2] if batch.per_member else batch.index.expand(len(self.labels), -1)
-        first = self.assigned[self._pairs, index]
-        return index, torch.stack([first, ~first], dim=1).flatten(0, 1)
+    def _of(self, values: Shaped[Tensor, "K n"], batch: Batch) -> Shaped[Tensor, "K B"]:
+        """The values of each pair's minibatch, which its twins share."""
+        if batch.per_member:
+            return values[self._pairs, batch.index[::2]]
+        return values.index_select(1, batch.index)  # several times as fast as indexing by pair and row
+
+    def _rows(self, batch: Batch) -> Bool[Tensor, "S B"]:
+        """Which of its minibatch each twin trains on; asked for twice a step, and made once."""
+        if self._trains is None or self._trains[0] is not batch:
+            first = self._of(self.assigned, batch)
+            self._trains = batch, torch.stack([first, ~first], dim=1).flatten(0, 1)
+        return self._trains[1]
 
     def prepare(self, stack: Stack, n_examples: int) -> None:
         """Refuse labels that do not fit the examples or the stack.
@@ -75,26 +83,30 @@ class TwinObjective(Objective):
 
     def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
         """Class-balanced cross-entropy of each twin on its own examples, by their current labels."""
-        index, trains = self._rows(batch)
-        target = self.labels[self._pairs, index].repeat_interleave(2, dim=0)
+        trains = self._rows(batch)
+        target = self._of(self.labels, batch).repeat_interleave(2, dim=0)
         logits = stack.relative_logits(batch.x, trains, per_member=batch.per_member)
         weight = trains.to(logits.dtype)
         if self.weight is not None:
-            weight = weight * self.weight[index].repeat_interleave(2, dim=0)
+            weight = weight * self.weight[batch.index]
         return SupervisionBatch(target, weight, None, "class_balanced").loss(logits)
 
     @torch.no_grad()
     def after_step(self, stack: Stack, batch: Batch) -> None:
         """Flip labels by what the held-out twin, as just updated, says of the minibatch."""
-        index, trains = self._rows(batch)
+        trains = self._rows(batch)
         stack.eval()
         logits = stack.relative_logits(batch.x, ~trains, per_member=batch.per_member)
         stack.train()
         held_out = torch.where(trains.unsqueeze(-1), 0.0, logits).unflatten(0, (-1, 2)).sum(1)
         p, predicted = held_out.softmax(-1).max(-1)
         flip_probability = (p - 1 / self.n_classes) * self.n_classes / (self.n_classes - 1)
-        flips = self._chances(batch.epoch)[self._pairs, index] < flip_probability
-        self.labels[self._pairs, index] = torch.where(flips, predicted, self.labels[self._pairs, index])
+        flips = self._of(self._chances(batch.epoch), batch) < flip_probability
+        labels = torch.where(flips, predicted, self._of(self.labels, batch))
+        if batch.per_member:
+            self.labels[self._pairs, batch.index[::2]] = labels
+        else:
+            self.labels.index_copy_(1, batch.index, labels)
 
     def _chances(self, epoch: int) -> Float[Tensor, "K n"]:
         """One uniform number per pair and example, new each epoch, whatever the order of the minibatches."""
@@ -121,7 +133,8 @@ class XRMResult:
         mistakes: (K, n) inferred group: 1 where either twin is wrong about the true label.
         validation_mistakes: (K, m) likewise for the validation examples; None where there are none.
         validation_y: (m,) their true labels.
-        stack: the 2K twins, those of a pair side by side.
+        trained: the 2K twins, those of a pair side by side; None where only what they said was kept.
+        history: of their training, with a number per twin; see `TrainingResult`.
     """
 
     logits: Float[Tensor, "K n C"]
@@ -131,7 +144,19 @@ class XRMResult:
     mistakes: Int[Tensor, "K n"]
     validation_mistakes: Int[Tensor, "K m"] | None
     validation_y: Int[Tensor, " m"] | None
-    stack: Stack
+    trained: Stack | None = None
+    history: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def stack(self) -> Stack:
+        """The 2K twins, those of a pair side by side.
+
+        Raises:
+            OptionError: if only what they said was kept.
+        """
+        if self.trained is None:
+            raise OptionError("these twins were read back without their models: train them with `xrm`")
+        return self.trained
 
     @cached_property
     def degenerate(self) -> Bool[Tensor, " K"]:
@@ -175,6 +200,9 @@ def xrm(
     weight: Float[Tensor, " n"] | None = None,
     validation: tuple[Any, Int[Tensor, " m"]] | None = None,
     own_order: bool = False,
+    order_seed: int | None = None,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int | None = None,
     checkpoints: Checkpoints | None = None,
     progress: str | None = None,
 ) -> XRMResult:
@@ -191,6 +219,10 @@ def xrm(
         validation: examples and labels whose inferred groups are wanted too.
         own_order: whether each pair has a minibatch order of its own, so that pair k of many equals pair k
             alone; the default shares one order, which is many times faster on features.
+        order_seed: of the shared order, so that it does not depend on which pairs share it; default the first
+            pair's seed.
+        evaluate: looks at the twins while they train, a number per twin.
+        evaluate_every: steps between looks; default once an epoch.
         checkpoints: where to save and resume.
         progress: text of the progress bar; None shows none.
 
@@ -205,12 +237,15 @@ def xrm(
     weight = None if weight is None else weight.to(device)
     objective = TwinObjective(y.to(device), assigned.to(device), n_classes, seeds, weight)
     orders = [derive_seed(seed, "xrm") for seed in seeds]
-    train(
+    shared = orders[0] if order_seed is None else derive_seed(order_seed, "xrm")
+    trained = train(
         stack,
         x,
         objective,
         recipe.repeated(2),
-        seed=[order for order in orders for _ in range(2)] if own_order else orders[0],
+        seed=[order for order in orders for _ in range(2)] if own_order else shared,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
         checkpoints=checkpoints,
         progress=progress,
     )
@@ -228,7 +263,8 @@ def xrm(
         mistakes=_cross_mistakes(logits.flatten(0, 1), y, len(seeds)),
         validation_mistakes=checked,
         validation_y=None if validation is None else validation[1],
-        stack=stack,
+        trained=stack,
+        history=trained.history,
     )
 
 

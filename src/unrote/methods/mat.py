@@ -25,7 +25,8 @@ class MAT(SupervisionMethod):
 
     Args:
         temperature: T of the calibration, > 0; the paper searches 0.001, 0.01, 0.1.
-        held_out: "xrm", "kfold", or (n, C) held-out logits or probabilities of one's own.
+        held_out: "xrm", "kfold", "alo" (a linear head's, in closed form), or (n, C) held-out logits or
+            probabilities of one's own.
     """
 
     temperature: float = hyper(0.1, Choice((0.001, 0.01, 0.1, 0.3, 1.0, 2.0)))

@@ -18,7 +18,7 @@ from torch import Tensor
 from unrote.checkpoint import Checkpoints, content_hash
 from unrote.data import Split, Task
 from unrote.errors import OptionError
-from unrote.heldout import HeldOut, XRMResult, infer_environments, kfold, precomputed, xrm
+from unrote.heldout import HeldOut, XRMResult, alo, infer_environments, kfold, precomputed, xrm
 from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
@@ -38,7 +38,7 @@ GroupSource = Literal["true", "xrm", "eiil"]
 EIIL_SHARE = 0.1
 """Share of the recipe that EIIL's reference model trains for: too short to learn more than the shortcut."""
 
-HeldOutSource = Literal["xrm", "kfold"] | HeldOut | np.ndarray | Tensor
+HeldOutSource = Literal["xrm", "kfold", "alo"] | HeldOut | np.ndarray | Tensor
 """How held-out logits are made, or the logits (or probabilities) themselves, (n, C)."""
 
 
@@ -73,6 +73,8 @@ class Session:
         build: makes stacks of models for the task.
         recipe: how the final model is trained.
         seed: of everything random.
+        order_seed: of the minibatch order of models trained for the method; None takes `seed`. Runs that may
+            train as one stack share it, so that a run's order does not depend on which runs its neighbours are.
         groups: whose groups methods that need them get: "true" ones, or those inferred by "xrm" or "eiil".
         sample_weight: (n,) multiplies the loss of each training example, in the models behind held-out logits
             too; None weighs all the same.
@@ -90,6 +92,7 @@ class Session:
     build: StackBuilder
     recipe: Recipe
     seed: int = 0
+    order_seed: int | None = None
     groups: GroupSource = "true"
     sample_weight: Float[Tensor, " n"] | None = None
     held_out_recipe: Recipe | None = None
@@ -157,7 +160,7 @@ class Session:
             self.task.train.x if x is None else x,
             objective,
             recipe,
-            seed=derive_seed(self.seed, "order", stage),
+            seed=derive_seed(self.seed if self.order_seed is None else self.order_seed, "order", stage),
             sampling=sampling,
             evaluate=self.evaluate if final else None,
             evaluate_every=self.evaluate_every,
@@ -179,7 +182,7 @@ class Session:
         """Held-out logits of the training examples; made once per session.
 
         Raises:
-            OptionError: if `source` is neither "xrm", "kfold" nor an array.
+            OptionError: if `source` is neither "xrm", "kfold", "alo" nor an array.
         """
         if isinstance(source, HeldOut):
             return source
@@ -187,8 +190,14 @@ class Session:
             return precomputed(source, len(self.y), self.task.n_classes)
         if source == "xrm":
             return self.xrm().held_out()
+        if source == "alo":
+            if "alo" not in self.artefacts:
+                x, n_classes = self.task.train.x, self.task.n_classes
+                self.artefacts["alo"] = alo(x, self.y, n_classes, weight=self.sample_weight)
+            closed_form: HeldOut = self.artefacts["alo"]
+            return closed_form
         if source != "kfold":
-            raise OptionError(f"held_out={source!r}: 'xrm', 'kfold' or an (n, C) array is wanted")
+            raise OptionError(f"held_out={source!r}: 'xrm', 'kfold', 'alo' or an (n, C) array is wanted")
         if "kfold" not in self.artefacts:
             recipe = self.held_out_recipe or self.recipe
             self.artefacts["kfold"] = kfold(
@@ -261,6 +270,7 @@ class Session:
         weight = self.sample_weight
         identity = {
             **({} if weight is None else {"sample_weight": content_hash(weight.numpy().tobytes())}),
+            **({} if self.order_seed is None else {"order_seed": self.order_seed}),
             "task": self.task.name,
             "data": self.task.fingerprint(),
             "model": self._model,
