@@ -46,8 +46,14 @@ def flip(logits: Tensor, y: Tensor, assigned: Tensor, seed: int = 0, epoch: int 
     """The labels (n,) after one look at all examples; `logits` (n, 2, C) are those of the two twins."""
     objective = TwinObjective(y, assigned.unsqueeze(0), logits.shape[-1], [seed])
     batch = Batch(torch.arange(len(y)), logits, step=0, epoch=epoch)
-    objective.after_step(table_stack(2, logits.shape[-1]), batch)
+    look(objective, table_stack(2, logits.shape[-1]), batch)
     return objective.labels[0]
+
+
+def look(objective: TwinObjective, stack: ModuleStack, batch: Batch) -> None:
+    """What one step of the loop does to the labels."""
+    objective.loss(stack, batch)
+    objective.after_step(stack, batch)
 
 
 class TestFlips:
@@ -67,6 +73,19 @@ class TestFlips:
         deviation = math.sqrt(wanted * (1 - wanted) / self.n)
         assert abs((labels == 1).double().mean().item() - wanted) < 4 * deviation
         assert bool(((labels == 0) | (labels == 1)).all())
+
+    def test_come_as_often_from_fewer_looks(self) -> None:
+        """One look in three steps flips with the chance of three looks."""
+        logits = torch.tensor([0.3, 0.7]).log().expand(self.n, 2, 2)
+        y, assigned = torch.zeros(self.n, dtype=torch.long), torch.rand(self.n) < 0.5
+        objective, stack = TwinObjective(y, assigned.unsqueeze(0), 2, [0], look_every=3), table_stack(2, 2)
+        for step in (1, 2):
+            look(objective, stack, Batch(torch.arange(self.n), logits, step, epoch=0))
+        assert torch.equal(objective.labels[0], y)
+        look(objective, stack, Batch(torch.arange(self.n), logits, 3, epoch=0))
+        wanted = 1 - (1 - 0.4) ** 3
+        deviation = math.sqrt(wanted * (1 - wanted) / self.n)
+        assert abs(objective.labels[0].double().mean().item() - wanted) < 4 * deviation
 
     def test_never_come_from_a_twin_that_knows_nothing(self) -> None:
         logits, y = torch.zeros(self.n, 2, 3), torch.randint(3, (self.n,))
@@ -110,13 +129,13 @@ class TestFlips:
         wanted = flip(logits, y, assigned)
         objective, stack = TwinObjective(y, assigned.unsqueeze(0), 3, [0]), table_stack(2, 3)
         for step, index in enumerate(torch.randperm(60, generator=random).split(7)):
-            objective.after_step(stack, Batch(index, logits[index], step, epoch=0))
+            look(objective, stack, Batch(index, logits[index], step, epoch=0))
         assert torch.equal(objective.labels[0], wanted)
 
     def test_leave_the_stack_in_training_mode(self) -> None:
         stack = table_stack(2, 3).train()
         objective = TwinObjective(Y, torch.ones(1, N, dtype=torch.bool), 3, [0])
-        objective.after_step(stack, Batch(torch.arange(N), torch.zeros(N, 2, 3), 0, 0))
+        look(objective, stack, Batch(torch.arange(N), torch.zeros(N, 2, 3), 0, 0))
         assert stack.training
 
 

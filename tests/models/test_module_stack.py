@@ -15,6 +15,7 @@ from unrote.checkpoint import Checkpoints
 from unrote.errors import OptionError
 from unrote.heldout import kfold, xrm
 from unrote.models import ModuleStack, small_cnn
+from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
 from unrote.training import Order, Recipe, Supervised, train
 
@@ -94,7 +95,10 @@ class TestWork:
         for recorder in recorders(stack):
             assert recorder.trained == recorder.backward == [int(weight.sum())] * 2
 
-    def test_xrm_costs_one_training_pass_and_one_without_gradient(self) -> None:
+    @pytest.mark.parametrize("look_every", [1, 3])
+    def test_xrm_costs_one_training_pass_and_one_without_gradient_where_it_looks(
+        self, look_every: int
+    ) -> None:
         x, y = data()
         stacks: list[ModuleStack] = []
 
@@ -104,14 +108,17 @@ class TestWork:
 
         epochs, m = 4, 7
         recipe = Recipe("sgd", 0.1, batch_size=5, epochs=epochs)
-        result = xrm(x, y, build, recipe, n_classes=CLASSES, validation=(x[:m], y[:m]))
+        result = xrm(x, y, build, recipe, n_classes=CLASSES, validation=(x[:m], y[:m]), look_every=look_every)
+        order = Order(N, 5, derive_seed(0, "xrm"))
+        looks = torch.cat(list(order.minibatches(0, epochs * order.steps_per_epoch))[::look_every])
         twins = recorders(stacks[0])
         own = [int(result.assigned.sum()), int((~result.assigned).sum())]
         for twin in range(2):
             assert sum(twins[twin].trained) == epochs * own[twin]
             assert twins[twin].backward == twins[twin].trained
-            # the other twin's examples in each epoch; at the end both twins see everything once, for the groups
-            assert sum(twins[twin].looked) == epochs * own[1 - twin] + N + m
+            # the other twin's examples at each look; at the end both twins see everything once, for the groups
+            others = int((result.assigned[0, looks] == bool(twin)).sum())
+            assert sum(twins[twin].looked) == others + N + m
         assert sum(sum(twin.trained) for twin in twins) == epochs * N
 
     def test_kfold_predicts_each_example_once(self) -> None:

@@ -2,8 +2,8 @@
 
     assign each example to twin A or twin B by a fair coin
     repeat:
+        the held-out twin predicts the minibatch: class c with probability p (networks: every fourth minibatch)
         each twin takes a step on its own examples, class-balanced, on the current labels
-        the held-out twin predicts the minibatch: class c with probability p
         each example's current label becomes c with probability (p - 1/C) * C/(C-1)
     h[i] = logits of the twin that did not train on i
     inferred group of i = 1 if either twin is wrong about i's true label, else 0
@@ -30,6 +30,9 @@ from unrote.seeding import derive_seed, generator
 from unrote.supervision import Supervision, SupervisionBatch
 from unrote.training import Batch, Evaluate, Objective, Recipe, train
 
+LOOK = 4
+"""Steps from one look at the held-out twins to the next where a look costs a pass through a network."""
+
 
 class TwinObjective(Objective):
     """Twins 2k and 2k+1 of pair k: each trains on its own examples and flips the labels of the other's.
@@ -40,6 +43,8 @@ class TwinObjective(Objective):
         n_classes: C.
         seeds: one per pair, of the flips.
         weight: (n,) of each example's loss for the twin that trains on it; None weighs all the same.
+        look_every: steps from one look at what the held-out twins say to the next; a label flips at a look with
+            the chance that it had of flipping in so many.
     """
 
     def __init__(
@@ -49,12 +54,15 @@ class TwinObjective(Objective):
         n_classes: int,
         seeds: Sequence[int],
         weight: Float[Tensor, " n"] | None = None,
+        look_every: int = 1,
     ) -> None:
+        self.look_every = look_every
         self.assigned, self.n_classes, self.seeds, self.weight = assigned, n_classes, seeds, weight
         self.labels: Int[Tensor, "K n"] = y.repeat(len(assigned), 1)
         self._pairs = torch.arange(len(assigned), device=y.device).unsqueeze(1)
         self._chance: tuple[int, Tensor] | None = None
         self._trains: tuple[Batch, Tensor] | None = None
+        self._said: Tensor | None = None
 
     def _of(self, values: Shaped[Tensor, "K n"], batch: Batch) -> Shaped[Tensor, "K B"]:
         """The values of each pair's minibatch, which its twins share."""
@@ -86,21 +94,34 @@ class TwinObjective(Objective):
         trains = self._rows(batch)
         target = self._of(self.labels, batch).repeat_interleave(2, dim=0)
         logits = stack.relative_logits(batch.x, trains, per_member=batch.per_member)
+        self._said = self._held_out(stack, batch, logits.detach()) if self._looks(batch) else None
         weight = trains.to(logits.dtype)
         if self.weight is not None:
             weight = weight * self.weight[batch.index]
         return SupervisionBatch(target, weight, None, "class_balanced").loss(logits)
 
+    def _looks(self, batch: Batch) -> bool:
+        return batch.step % self.look_every == 0
+
+    @torch.no_grad()
+    def _held_out(self, stack: Stack, batch: Batch, logits: Float[Tensor, "S B C"]) -> Float[Tensor, "K B C"]:
+        """What the twin that does not train on an example says of it; `logits` are those of the loss."""
+        trains = self._rows(batch)
+        if not stack.computes_all:
+            stack.eval()
+            logits = stack.relative_logits(batch.x, ~trains, per_member=batch.per_member)
+            stack.train()
+        return torch.where(trains[::2].unsqueeze(-1), logits[1::2], logits[::2])
+
     @torch.no_grad()
     def after_step(self, stack: Stack, batch: Batch) -> None:
-        """Flip labels by what the held-out twin, as just updated, says of the minibatch."""
-        trains = self._rows(batch)
-        stack.eval()
-        logits = stack.relative_logits(batch.x, ~trains, per_member=batch.per_member)
-        stack.train()
-        held_out = torch.where(trains.unsqueeze(-1), 0.0, logits).unflatten(0, (-1, 2)).sum(1)
-        p, predicted = held_out.softmax(-1).max(-1)
+        """Flip labels by what the held-out twin said of the minibatch."""
+        if self._said is None:
+            return
+        p, predicted = self._said.softmax(-1).max(-1)
         flip_probability = (p - 1 / self.n_classes) * self.n_classes / (self.n_classes - 1)
+        if self.look_every > 1:
+            flip_probability = 1 - (1 - flip_probability) ** self.look_every
         flips = self._of(self._chances(batch.epoch), batch) < flip_probability
         labels = torch.where(flips, predicted, self._of(self.labels, batch))
         if batch.per_member:
@@ -199,6 +220,7 @@ def xrm(
     seeds: Sequence[int] = (0,),
     weight: Float[Tensor, " n"] | None = None,
     validation: tuple[Any, Int[Tensor, " m"]] | None = None,
+    look_every: int | None = None,
     own_order: bool = False,
     order_seed: int | None = None,
     evaluate: Evaluate | None = None,
@@ -217,6 +239,9 @@ def xrm(
         seeds: one per pair, of its coin, its models and its flips.
         weight: (n,) of each example's loss for the twin that trains on it, at least 0; None weighs all the same.
         validation: examples and labels whose inferred groups are wanted too.
+        look_every: steps from one look at what the held-out twins say of the minibatch to the next; a label flips
+            at a look with the chance that it had of flipping in so many. Default 1, or LOOK where a look
+            costs a pass through a network.
         own_order: whether each pair has a minibatch order of its own, so that pair k of many equals pair k
             alone; the default shares one order, which is many times faster on features.
         order_seed: of the shared order, so that it does not depend on which pairs share it; default the first
@@ -235,7 +260,8 @@ def xrm(
     stack = build([derive_seed(seed, "twin", twin) for seed in seeds for twin in range(2)])
     device = stack.device
     weight = None if weight is None else weight.to(device)
-    objective = TwinObjective(y.to(device), assigned.to(device), n_classes, seeds, weight)
+    look_every = look_every or (1 if stack.computes_all else LOOK)
+    objective = TwinObjective(y.to(device), assigned.to(device), n_classes, seeds, weight, look_every)
     orders = [derive_seed(seed, "xrm") for seed in seeds]
     shared = orders[0] if order_seed is None else derive_seed(order_seed, "xrm")
     trained = train(

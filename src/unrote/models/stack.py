@@ -38,6 +38,9 @@ class Stack(nn.Module, ABC):
     predict_batch_size = 1024
     """How many examples are predicted at once unless told otherwise; a deep network has memory for fewer."""
 
+    computes_all = False
+    """Whether logits that are not asked for are computed all the same, and by the same rule in training."""
+
     def __init__(self, seeds: Sequence[int], n_classes: int) -> None:
         super().__init__()
         if not seeds:
@@ -183,6 +186,8 @@ class TensorStack(Stack):
 
     Subclasses keep their last linear layer in `weight` (S, C, F) and `bias` (S, C) or None.
     """
+
+    computes_all = True
 
     weight: nn.Parameter
     bias: nn.Parameter | None

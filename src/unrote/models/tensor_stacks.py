@@ -65,14 +65,12 @@ class _RelativeLogits(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x)
         logits = x.new_zeros(2, len(weight), x.shape[-2])
-        product = logits[1] if x.ndim == 2 else logits[1].unsqueeze(1)
         difference = weight[:, 1] - weight[:, 0]
+        offset = x.new_zeros(1, 1) if bias is None else (bias[:, 1] - bias[:, 0]).unsqueeze(1)
         if x.ndim == 2:
-            torch.mm(difference, x.T, out=product)
+            torch.addmm(offset, difference, x.T, out=logits[1])
         else:
-            torch.bmm(difference.unsqueeze(1), x.mT, out=product)
-        if bias is not None:
-            logits[1] += (bias[:, 1] - bias[:, 0]).unsqueeze(1)
+            torch.baddbmm(offset.unsqueeze(1), difference.unsqueeze(1), x.mT, out=logits[1].unsqueeze(1))
         return logits.permute(1, 2, 0)
 
     @staticmethod
