@@ -1,5 +1,5 @@
 """The paper's figures, one file each."""
 
-from unrote.figures.base import FIGURES, Claim, FigureResult, FigureSource, register_figure
+from unrote.figures.base import FIGURES, Claim, FigureResult, FigureSource, NumberTable, register_figure
 
-__all__ = ["FIGURES", "Claim", "FigureResult", "FigureSource", "register_figure"]
+__all__ = ["FIGURES", "Claim", "FigureResult", "FigureSource", "NumberTable", "register_figure"]

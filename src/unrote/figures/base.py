@@ -29,6 +29,19 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class NumberTable:
+    """The numbers that the claims rest on, for people.
+
+    Args:
+        columns: names; the first says what a row is.
+        rows: cells as text, one per column.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class FigureResult:
     """A drawn figure.
 
@@ -36,11 +49,13 @@ class FigureResult:
         numbers: what is drawn, JSON-ready.
         claims: what it shows.
         picture: the drawing.
+        table: the numbers behind it that are worth printing; None prints none.
     """
 
     numbers: dict[str, Any]
     claims: tuple[Claim, ...]
     picture: Figure
+    table: NumberTable | None = None
 
     def save(self, stem: Path) -> list[Path]:
         """Write PNG and SVG beside each other; gives their paths."""
