@@ -4,6 +4,7 @@
 #   make demo     a short tour of what the library does
 #   make test     all checks: tests, format, lint, types
 #   make lint     the checks that run no code: format, lint, types
+#   make docs     the documentation site, in out/site
 #   make bench    every benchmark under benchmarks/, one after the other
 #
 # PYTHON=python3.13 chooses the interpreter of a new environment; WORKERS=4 the test processes.
@@ -15,7 +16,7 @@ READY := .venv/.ready
 BENCHMARKS = $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint bench
+.PHONY: demo test lint docs bench
 
 demo: $(READY)
 	$(BIN)/unrote demo
@@ -33,6 +34,9 @@ test: $(READY)
 
 lint: $(READY)
 	@failed=; $(LINT)
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(READY)
 	@test -n "$(BENCHMARKS)" || echo "no benchmarks under benchmarks/"
