@@ -46,7 +46,8 @@ COLUMNS = (
     Column("digits", "digits", "mlp", 10),
     Column("fashion", "fashion", "cnn", 3),
     Column("reviews, linear", "reviews", "linear", 5, REVIEWS),
-    Column("reviews, MLP", "reviews", "mlp", 5, Recipe("adam", 1e-3, epochs=60, batch_size=128)),
+    Column("reviews, MLP, 10 epochs", "reviews", "mlp", 5, Recipe("adam", 1e-3, epochs=10, batch_size=128)),
+    Column("reviews, MLP, 60 epochs", "reviews", "mlp", 5, Recipe("adam", 1e-3, epochs=60, batch_size=128)),
 )
 
 # methods that use groups, on groups that nobody annotated
@@ -78,14 +79,14 @@ def execute(run: Run) -> dict[str, Any]:
     """Train and score; a failure is a record too."""
     column = next(column for column in COLUMNS if column.name == run.column)
     task = load_task(column.task, seed=run.seed)
-    start = time.perf_counter()
+    start = time.process_time()  # processor time, which other work on the machine does not stretch
     try:
         fitted = fit(
             task, run.method, groups=run.groups, model=column.model, recipe=column.recipe, seed=run.seed
         )
     except UnroteError as error:
         return {**asdict(run), "error": f"{type(error).__name__}: {error}"}
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     report = evaluate(fitted, task)
     return {
         **asdict(run),
@@ -152,12 +153,11 @@ def table(records: dict[Run, dict[str, Any]]) -> str:
                 row["seconds"] / erm[r.column, r.seed] for r, row in chosen.items() if "error" not in row
             ]
         labels = METHODS[method].needs if groups == "true" else "none"
-        name = f"[{method}](../src/unrote/{Path(*METHODS[method].__module__.split('.')[1:])}.py)"
-        shown = name if groups == "true" else f"{groups} + {name}"
+        shown = f"`{method}`" if groups == "true" else f"{groups} + `{method}`"
         cost = f"{statistics.median(ratios):.1f}" if ratios else ""
         key = ({"none": 0, "val": 1, "train": 2}[labels], -statistics.fmean(worst) if worst else 0.0)
         lines.append((key, f"| {shown} | {labels} | {' | '.join(cells)} | {cost} |"))
-    head = ["method", "group labels", *(column.name for column in COLUMNS), "time / ERM"]
+    head = ["method", "group labels", *(column.name for column in COLUMNS), "CPU time / ERM"]
     return "\n".join(
         [
             f"| {' | '.join(head)} |",
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "write"])
     parser.add_argument("--methods", nargs="*", default=[])
     parser.add_argument("--tasks", nargs="*", default=[column.name for column in COLUMNS])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.what == "run":

@@ -14,7 +14,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in ("fit", "predict", "audit", "demo", "figure", "methods", "tasks", "memorize", "bench", "data"):
+for _command in (
+    "fit",
+    "predict",
+    "audit",
+    "memorize",
+    "compare",
+    "report",
+    "demo",
+    "figure",
+    "methods",
+    "tasks",
+    "bench",
+    "data",
+):
     importlib.import_module(f"unrote.cli.{_command}").add_to(app)
 
 
