@@ -1,4 +1,4 @@
-"""Training runs that are killed: `python killed_runs.py SCENARIO FOLDER SEED` (test_checkpoint.py runs it).
+"""Training runs that are killed: `python killed_runs.py SCENARIO FOLDER SEED KILLS` (test_checkpoint.py runs it).
 
 Each run is a forked process. It is killed with SIGKILL at random moments, and inside the writing of a
 checkpoint, and started again on the same folder until it ends. Its result, and that of a run never killed, are
@@ -7,6 +7,7 @@ left in FOLDER as broken.safetensors and unbroken.safetensors, and the number of
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -168,24 +169,29 @@ def wait(child: int) -> bool:
     return False
 
 
-def main(scenario: str, folder: Path, seed: int) -> None:
+def main(scenario: str, folder: Path, seed: int, wanted: int) -> None:
     """Make both results."""
     torch.set_num_threads(1)
     run, chance = SCENARIOS[scenario], random.Random(seed)
     saved, broken = folder / "checkpoints", folder / "broken.safetensors"
+    began = time.monotonic()
     save_file(run(None), folder / "unbroken.safetensors")
-    kills = 0
+    length, kills = time.monotonic() - began, 0
     # at the tensors of the first checkpoint, at its record, and at later ones
     for low, high in ((1, 1), (2, 2), (3, 6), (12, 18), (8, 14)):
         kills += wait(start(run, saved, broken, die_at_rename=chance.randint(low, high)))
-    for _ in range(3):
+    finished = False
+    while kills < wanted:
+        if finished:  # before it could be killed: once more, from the beginning
+            shutil.rmtree(saved)
         child = start(run, saved, broken)
-        time.sleep(chance.uniform(0.0, 0.05))
+        time.sleep(chance.uniform(0.0, 0.2 * length))
         os.kill(child, signal.SIGKILL)
-        kills += wait(child)
-    assert not wait(start(run, saved, broken))
+        finished = not wait(child)
+        kills += not finished
+    assert finished or not wait(start(run, saved, broken))
     print(kills)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

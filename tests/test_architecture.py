@@ -20,7 +20,8 @@ MAX_FUNCTION_LINES = 60
 FIRST = {"_version", "errors", "registry", "seeding", "supervision"}
 TRAINING = {"training", "checkpoint", "progress"}
 ARRAYS_ONLY = {"shift", "metrics"}
-BELOW_METHODS = FIRST | {"data", "models"} | TRAINING | {"heldout", "shift"}
+BELOW_AUTOMATIC = FIRST | {"data", "models"} | TRAINING | {"heldout", "shift"}
+BELOW_METHODS = BELOW_AUTOMATIC | {"automatic"}
 BELOW_API = BELOW_METHODS | {"methods", "presets"}
 BELOW_BENCHMARK = BELOW_API | ARRAYS_ONLY | {"api", "memorization"}
 LAYERS: dict[str, set[str]] = {
@@ -32,6 +33,7 @@ LAYERS: dict[str, set[str]] = {
     # reads models of any kind, and trains stacks of subsets; it knows no task, method or held-out source
     "memorization": FIRST | {"data.inputs", "data.__init__", "models"} | TRAINING,
     **dict.fromkeys(ARRAYS_ONLY, FIRST),
+    "automatic": BELOW_AUTOMATIC,
     "methods": BELOW_METHODS,
     "presets": FIRST | {"data", "models"} | TRAINING,
     "api": BELOW_API | ARRAYS_ONLY,

@@ -46,6 +46,10 @@ class DivergedError(UnroteError, ArithmeticError):
     """Training left the finite numbers."""
 
 
+class DivergedWarning(RuntimeWarning):
+    """Some members of a stack left the finite numbers; the others go on."""
+
+
 class MissingPackageError(UnroteError, ImportError):
     """A package that only part of unrote needs is not installed; names the extra that brings it."""
 

@@ -9,6 +9,7 @@ that was damaged or changed by accident; they are no signature against somebody 
 """
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -211,7 +212,18 @@ def load_model(folder: str | Path) -> SavedModel:
             )
     try:
         return _rebuild(record, content)
-    except (UnroteError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    # whatever a description that somebody made up may lead to
+    except (
+        UnroteError,
+        safetensors.SafetensorError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise SavedModelError(
             f"{folder} does not fit together ({type(error).__name__}: {error}): save the model again"
         ) from error
@@ -248,8 +260,9 @@ def _rebuild(record: Mapping[str, Any], content: Mapping[str, bytes]) -> SavedMo
     model, shape = record["model"]["name"], tuple(record["model"]["shape"])
     if model not in MODELS:
         raise SavedModelError(f"unknown model {model!r}")
-    stack = stack_builder(model, shape, len(record["classes"]))([0])
     weights = safetensors.torch.load(content[_WEIGHTS])
+    _check_size(model, shape, sum(value.numel() for value in weights.values()))
+    stack = stack_builder(model, shape, len(record["classes"]))([0])
     if any(not torch.isfinite(value).all() for value in weights.values()):
         raise SavedModelError("weights have NaN or infinity")
     stack.load_state_dict(weights)
@@ -264,3 +277,17 @@ def _rebuild(record: Mapping[str, Any], content: Mapping[str, bytes]) -> SavedMo
         settings=record["method"]["settings"],
         about=record["about"],
     )
+
+
+def _check_size(model: str, shape: tuple[Any, ...], n_weights: int) -> None:
+    """Refuse a description of a larger model than there are weights for, before memory is asked for it.
+
+    Raises:
+        SavedModelError: if the shape is none, or too large.
+    """
+    if not shape or not all(type(size) is int and size > 0 for size in shape):
+        raise SavedModelError(f"examples of shape {shape!r}")
+    # a layer on all of an example has a weight for each of its numbers; a convolution only for each channel
+    needed = max(shape[0], math.prod(shape[1:])) if model == "cnn" else math.prod(shape)
+    if needed > n_weights:
+        raise SavedModelError(f"examples of shape {shape!r} for {n_weights} weights")

@@ -350,11 +350,11 @@ class _Rows(Dataset[Any]):
         return X[i], "anything"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_dataset_gives_the_bits_that_a_tensor_gives(workers: int) -> None:
     by_tensor, by_dataset = small_stack(), small_stack()
     train(by_tensor, X, supervised(), RECIPE, seed=5)
-    train(by_dataset, DatasetInputs(_Rows(), workers), supervised(), RECIPE, seed=5)
+    train(by_dataset, DatasetInputs(_Rows(), workers, pin=True), supervised(), RECIPE, seed=5)
     assert_same_bits(by_dataset.state_dict(), by_tensor.state_dict())
 
 

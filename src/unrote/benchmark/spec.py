@@ -278,7 +278,7 @@ def parse_spec(text: str, source: str) -> Spec:
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers too long to read and brackets too deep, too
         raise OptionError(f"{source} is not TOML: {error}") from error
     try:
         spec = Spec.model_validate(values)

@@ -1,7 +1,7 @@
 """The tasks of a spec, loaded, with what the protocol and the table need to know of them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ def describe(spec: Spec, entry: TaskSpec, task: Task) -> TaskInfo:
                 f"task {entry.shown!r} has no {name} split: a benchmark chooses on one and reports the other"
             )
     preset = PRESETS.get(task.name, DEFAULT)
-    recipe = entry.recipe or RecipeSpec.model_validate(asdict(preset.recipe))
+    recipe = entry.recipe or RecipeSpec.model_validate(preset.recipe.described())
     model = entry.model or preset.model
     if not isinstance(model, str):
         raise OptionError(f"task {entry.shown!r} has no model by name: set model in the spec")

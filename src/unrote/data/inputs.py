@@ -168,6 +168,8 @@ class DatasetInputs(Inputs):
         dataset: has `__len__` and `__getitem__`.
         workers: loading processes; 0 loads in this one. The examples and their order do not depend on it.
         collate: makes a minibatch of a list of x; default torch's. Examples of different lengths are padded here.
+        pin: whether minibatches are put in page-locked memory, from which a GPU copies them while it computes;
+            nothing happens where there is no GPU.
     """
 
     def __init__(
@@ -175,10 +177,12 @@ class DatasetInputs(Inputs):
         dataset: Any,
         workers: int = 0,
         collate: Callable[[list[Any]], Example] | None = None,
+        *,
+        pin: bool = False,
     ) -> None:
         if not len(dataset):
             raise DataError("the dataset is empty: at least one example is wanted")
-        self.dataset, self.workers = dataset, workers
+        self.dataset, self.workers, self.pin = dataset, workers, pin and torch.cuda.is_available()
         self.collate = default_collate if collate is None else collate
         first = self._first(dataset[0])
         self._shape = tuple(first.shape) if isinstance(first, Tensor) else ()
@@ -209,7 +213,8 @@ class DatasetInputs(Inputs):
             DataError: if members have minibatches of their own and there are workers.
         """
         if not self.workers:
-            return super().batches(order)
+            batches = super().batches(order)
+            return (map_tensors(x, Tensor.pin_memory) for x in batches) if self.pin else batches
         plan = [index.tolist() for index in order]
         if plan and isinstance(plan[0][0], list):
             raise DataError(
@@ -220,13 +225,14 @@ class DatasetInputs(Inputs):
             batch_sampler=plan,
             num_workers=self.workers,
             collate_fn=self._collate,
+            pin_memory=self.pin,
             generator=torch.Generator(),  # else the workers' seed is drawn from the global one
         )
         return iter(loader)
 
     def subset(self, index: Int[Tensor, " m"]) -> "DatasetInputs":
         """The examples at `index`, read when they are asked for."""
-        return DatasetInputs(Subset(self.dataset, index.tolist()), self.workers, self.collate)
+        return DatasetInputs(Subset(self.dataset, index.tolist()), self.workers, self.collate, pin=self.pin)
 
 
 def open_features(

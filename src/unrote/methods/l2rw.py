@@ -45,6 +45,8 @@ class LearnedWeights(Objective):
         importance: (n,) multiplies the learned weights; None leaves them as they are.
     """
 
+    through_logits = False  # it differentiates the parameters
+
     y: Int[Tensor, " n"]
     validation: Split
     chance: Float[Tensor, " m"]

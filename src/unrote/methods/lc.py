@@ -48,6 +48,8 @@ class CorrectedObjective(LabelObjective):
         seed: of everything drawn.
     """
 
+    reads_examples = True
+
     def __init__(self, y: Int[Tensor, " n"], n_classes: int, settings: "LC", total: int, seed: int) -> None:
         super().__init__(y)
         self.settings, self.total, self.seed = settings, total, seed

@@ -40,6 +40,8 @@ class MarginObjective(Objective):
         reweight_from: the first step at which weights apply.
     """
 
+    through_logits = False  # it reads the head's weights
+
     def __init__(self, supervision: Supervision, scale: float, reweight_from: int) -> None:
         self.weighted, self.scale, self.reweight_from = supervision, scale, reweight_from
         self.plain = Supervision(supervision.target, shift=supervision.shift)

@@ -47,6 +47,8 @@ class SelectiveMixing(GroupObjective):
         seed: of everything drawn.
     """
 
+    reads_examples = True
+
     def __init__(
         self, x: Inputs, y: Int[Tensor, " n"], groups: Groups, within_class: float, alpha: float, seed: int
     ) -> None:

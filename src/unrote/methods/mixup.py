@@ -35,6 +35,8 @@ class MixupObjective(LabelObjective):
         seed: of shares and partners.
     """
 
+    reads_examples = True
+
     def __init__(self, y: Int[Tensor, " n"], alpha: float, seed: int) -> None:
         super().__init__(y)
         self.alpha, self.seed = alpha, seed

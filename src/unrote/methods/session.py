@@ -5,7 +5,7 @@ knows how to train, save and resume each stage of a run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -277,7 +277,7 @@ class Session:
             "stage": stage,
             "seed": self.seed,
             "groups": self.groups,
-            "recipe": asdict(recipe),
+            "recipe": recipe.described(),
             **settings,
         }
         return Checkpoints(self.checkpoint_folder / stage, identity, every=self.checkpoint_every)

@@ -83,6 +83,8 @@ class WeightedMixup(LabelObjective):
         seed: of everything drawn.
     """
 
+    reads_examples = True
+
     def __init__(
         self, y: Int[Tensor, " n"], weight: Float[Tensor, " n"], alpha: float, chance: float, seed: int
     ) -> None:

@@ -1,14 +1,19 @@
 """Stacks of models."""
 
 from unrote.models.builders import MODELS, stack_builder
+from unrote.models.compute import Compute
 from unrote.models.module_stack import ModuleStack, small_cnn
 from unrote.models.optimizers import stacked_optimizer
+from unrote.models.processes import Processes, Shard, start_processes
 from unrote.models.stack import Stack, StackBuilder, TensorStack
 from unrote.models.tensor_stacks import StackedLinear, StackedMLP
 
 __all__ = [
     "MODELS",
+    "Compute",
     "ModuleStack",
+    "Processes",
+    "Shard",
     "Stack",
     "StackBuilder",
     "StackedLinear",
@@ -17,4 +22,5 @@ __all__ = [
     "small_cnn",
     "stack_builder",
     "stacked_optimizer",
+    "start_processes",
 ]

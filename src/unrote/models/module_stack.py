@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from unrote.data.inputs import Example, batch_length, map_tensors
 from unrote.errors import OptionError
+from unrote.models.compute import Compute
+from unrote.models.processes import Processes
 from unrote.models.stack import Stack
 from unrote.seeding import global_seed
 
@@ -25,6 +27,8 @@ class ModuleStack(Stack):
         seeds: one per member.
         head: dotted name of the linear layer that gives the logits, for methods that use features; default the
             last `nn.Linear` of the module (as in `nn.Sequential` and Hugging Face's classifiers).
+        compute: how the modules are computed: precision, compilation, memory; the default is plain PyTorch.
+        processes: among which every minibatch is split; None computes all of it here. See `start_processes`.
 
     Raises:
         OptionError: if the factory does not give an `nn.Module`, a new one each time.
@@ -39,12 +43,20 @@ class ModuleStack(Stack):
         seeds: Sequence[int] = (0,),
         *,
         head: str | None = None,
+        compute: Compute | None = None,
+        processes: Processes | None = None,
     ) -> None:
         super().__init__(seeds, n_classes)
-        self.head_name = head
+        self.head_name, self.compute, self.processes = head, compute or Compute(), processes
         self.members = nn.ModuleList(self._make(factory, seed) for seed in seeds)
         if len(set(self.members)) < len(seeds):
             raise OptionError("the factory gave one module twice: a new one at each call is wanted")
+        for module in self.members:
+            self.compute.apply(module)
+        # in a list, so that they are no modules of the stack's beside the members
+        self._compiled = [self.compute.compiled(module) for module in self.members]
+        if processes is not None:
+            self.to(processes.device)
 
     @staticmethod
     def _make(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -61,6 +73,20 @@ class ModuleStack(Stack):
         self, x: Example, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
     ) -> Float[Tensor, "S B C"]:
         """See `Stack.forward`; logits that are not wanted are 0."""
+        if (processes := self.processes) is None:
+            return self._here(x, where, per_member)
+        own, size = processes.take(x, int(per_member))
+        rows = processes.rows(size)
+        if rows.stop > rows.start:
+            logits = self._here(own, None if where is None else where[..., rows], per_member)
+        else:
+            logits = torch.zeros(self.n_members, 0, self.n_classes, device=self.device)
+        return processes.gather(logits.to(self._dtype), size)
+
+    def _here(
+        self, x: Example, where: Bool[Tensor, "*S B"] | None, per_member: bool
+    ) -> Float[Tensor, "S B C"]:
+        """Logits of every member, computed by this process."""
         return torch.stack(
             [
                 self._member(
@@ -83,40 +109,75 @@ class ModuleStack(Stack):
         return logits
 
     def _logits(self, member: int, x: Example) -> Float[Tensor, "B C"]:
+        module = self.members[member]
+        call = self._compiled[member] or module
         if not self.training:
-            return self._call(self.members[member], x)
-        # dropout and its like draw from torch's global generators: seeded per (member, step), so that a run
-        # resumed or moved to another stack draws the same
-        with global_seed(self.seeds[member], "forward", self.step, device=self.device):
-            return self._call(self.members[member], x)
+            return self._call(call, x)
+        rank = 0 if self.processes is None else self.processes.rank
+        purpose: list[str | int] = ["forward", self.step, *([rank] if rank else [])]
 
-    def _call(self, module: nn.Module, x: Example) -> Float[Tensor, "B C"]:
-        output: Any = (
-            module(**x) if isinstance(x, dict) else module(*x) if isinstance(x, tuple) else module(x)
-        )
+        def logits(x: Example) -> Tensor:
+            # dropout and its like draw from torch's global generators: seeded per (member, step), so that a run
+            # resumed or moved to another stack draws the same
+            with global_seed(self.seeds[member], *purpose, device=self.device):
+                return self._call(call, x)
+
+        return self.compute.in_parts(module, logits, x)
+
+    def _call(self, module: Callable[..., Any], x: Example) -> Float[Tensor, "B C"]:
+        x = self.compute.arrange(x)
+        with self.compute.autocast(self.device):
+            output: Any = (
+                module(**x) if isinstance(x, dict) else module(*x) if isinstance(x, tuple) else module(x)
+            )
         logits: Tensor = getattr(output, "logits", output)
         if logits.ndim != 2 or logits.shape[1] != self.n_classes:
             raise OptionError(
                 f"the module gave logits of shape {tuple(logits.shape)}: (batch, {self.n_classes}) is wanted, "
                 "one logit per class"
             )
-        return logits
+        return self.compute.widen(logits)
 
     def features_and_logits(
         self, x: Example, *, per_member: bool = False
     ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
         """See `Stack.features_and_logits`; the features are what the head module is given."""
+        if (processes := self.processes) is None:
+            return self._features_here(x, per_member)
+        own, size = processes.take(x, int(per_member))
+        rows = processes.rows(size)
+        features, logits = self._features_here(own, per_member)
+        mine = slice(0, rows.stop - rows.start)
+        gathered = [processes.gather(part[:, mine].to(self._dtype), size) for part in (features, logits)]
+        return gathered[0], gathered[1]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def _features_here(
+        self, x: Example, per_member: bool
+    ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
         given: list[Tensor] = []
+        # a compiled module may overlook a hook that it was compiled without
+        compiled, self._compiled = self._compiled, [None] * self.n_members
         hooks = [
             self._head(member).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
             for member in self.members
         ]
         try:
-            logits = self(x, per_member=per_member)
+            logits = self._here(x, None, per_member)
         finally:
+            self._compiled = compiled
             for hook in hooks:
                 hook.remove()
-        return torch.stack([features.flatten(1) for features in given]), logits
+        return torch.stack([self.compute.widen(features.flatten(1)) for features in given]), logits
+
+    def share_gradients(self) -> None:
+        """Add up the processes' gradients, and average what modules count as they train (batch norm)."""
+        if self.processes is not None:
+            self.processes.sum_gradients(self.parameters())
+            self.processes.average([b for b in self.buffers() if b.is_floating_point()])
 
     @property
     def learns_features(self) -> bool:
@@ -154,15 +215,16 @@ class ModuleStack(Stack):
     def optimizer(
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
     ) -> torch.optim.Optimizer:
-        """See `Stack.optimizer`: torch's own fused ones, with a parameter group per member."""
+        """See `Stack.optimizer`: torch's own (fused, as `compute` says), with a group of parameters per member."""
         groups = [
             {"params": list(module.parameters()), "lr": rate, "weight_decay": decay}
             for module, rate, decay in zip(self.members, learning_rate, weight_decay, strict=True)
         ]
+        fused = self.compute.fused
         if name == "sgd":
-            return torch.optim.SGD(groups, lr=learning_rate[0], momentum=momentum, fused=True)
+            return torch.optim.SGD(groups, lr=learning_rate[0], momentum=momentum, fused=fused)
         kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-        return kind(groups, lr=learning_rate[0], fused=True)
+        return kind(groups, lr=learning_rate[0], fused=fused)
 
     def copy_members(self, target: dict[str, Tensor], members: Bool[Tensor, " S"]) -> None:
         """See `Stack.copy_members`."""
@@ -175,6 +237,7 @@ class ModuleStack(Stack):
         chosen = copy.copy(self)
         chosen.seeds = tuple(self.seeds[m] for m in members)
         chosen._modules = {"members": nn.ModuleList(copy.deepcopy(self.members[m]) for m in members)}
+        chosen._compiled = [self.compute.compiled(module) for module in chosen.members]
         return chosen
 
 

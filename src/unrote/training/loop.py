@@ -15,18 +15,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrote.checkpoint import Checkpoint, Checkpoints
 from unrote.data.inputs import Inputs, as_inputs
-from unrote.errors import CheckpointError, DivergedError, OptionError
-from unrote.models import Stack, stacked_optimizer
+from unrote.errors import CheckpointError, OptionError
+from unrote.models import Processes, Shard, Stack
 from unrote.progress import progress_bar
 from unrote.training.best import BestMembers, EarlyStopping
+from unrote.training.divergence import Divergence, describe, divergences
+from unrote.training.interruption import Termination
 from unrote.training.objective import Batch, Objective
 from unrote.training.order import Order
 from unrote.training.recipe import Recipe
+from unrote.training.sharing import check_splits, newest, processes_of
+from unrote.training.updates import Updates
 
 Evaluate = Callable[[Stack], Mapping[str, Float[Tensor, " S"]]]
 """Scores every member of a stack; the keys are metric names, the values one score per member."""
@@ -44,12 +48,14 @@ class TrainingResult:
             loss since the last record, and every metric.
         best_step: (S,) the step whose parameters each member has.
         diverged_at: (S,) the step at which a member's loss left the finite numbers, -1 if it did not.
+        divergences: of those that did: member, step, and the minibatch's indices.
     """
 
     stack: Stack
     history: list[dict[str, Any]]
     best_step: Int[Tensor, " S"]
     diverged_at: Int[Tensor, " S"]
+    divergences: list[Divergence] = field(default_factory=list)
 
 
 def train(
@@ -78,7 +84,8 @@ def train(
         evaluate: scores every member; called every `evaluate_every` steps and at the end.
         evaluate_every: steps between evaluations; default once an epoch.
         early_stopping: which metric chooses the parameters that are kept.
-        checkpoints: where to save and resume; the run goes on from the newest one.
+        checkpoints: where to save and resume; the run goes on from the newest one. With it, a process that is
+            sent SIGTERM saves and exits with code 143.
         progress: text of the progress bar; None shows none.
 
     Raises:
@@ -86,6 +93,8 @@ def train(
         DataError: if the objective does not fit the examples or the stack.
         DivergedError: if every member's loss left the finite numbers.
         CheckpointError: if checkpoints cannot be read or written, or belong to another run.
+
+    A member whose loss leaves the finite numbers is reported (`DivergedWarning`), and the others go on.
     """
     if early_stopping is not None and evaluate is None:
         raise OptionError("early_stopping needs evaluate=, a function that scores the stack")
@@ -93,40 +102,61 @@ def train(
         raise OptionError(f"evaluate_every={evaluate_every}: at least 1 step is wanted")
     if not isinstance(seed, int) and len(seed) != stack.n_members:
         raise OptionError(f"{len(seed)} seeds for {stack.n_members} members: give one, or one each")
-    inputs = as_inputs(x)
+    inputs, processes, saves = as_inputs(x), processes_of(stack), checkpoints is not None
     objective.prepare(stack, len(inputs))
+    check_splits(objective, processes)
     seeds = seed if isinstance(seed, int) else tuple(seed)
     order = Order(len(inputs), recipe.batch_size, seeds, sampling, inputs.blocks)
     every = evaluate_every or order.steps_per_epoch
     best = BestMembers(stack, early_stopping) if early_stopping is not None else None
-    run = _Run(stack, objective, recipe, best)
+    run = _Run(stack, objective, recipe, order, best)
     total = recipe.total_steps(order.steps_per_epoch)
-    saved = checkpoints.latest() if checkpoints is not None else None
+    saved = newest(checkpoints, processes)
     if saved is not None:
         run.load(saved)
+    if processes is not None and processes.rank:
+        checkpoints, progress = None, None  # the first process saves and speaks for all
     stack.train()
-    with progress_bar(progress or "", total, show=progress is not None) as advance:
-        for batch in _batches(inputs, order, stack, run.step, 0 if run.finished else total):
+    bar = progress_bar(progress or "", total, show=progress is not None)
+    # all processes take note of SIGTERM, though one alone saves
+    with bar as advance, Termination(saves, processes) as termination:
+        for batch in _batches(inputs, order, run, 0 if run.finished else total):
             run.update(batch)
             last = run.step == total
-            if run.step % _LOOK_EVERY == 0 or last:
+            look = last or run.step % _LOOK_EVERY == 0
+            if look:
                 advance(run.step, f"loss {run.look():.3f}")
-            if run.step % every == 0 or last:
+            if last or run.step % every == 0:
                 run.record(batch.epoch, evaluate(stack) if evaluate is not None else {})
                 stack.train()  # should the evaluation have left it in its own mode
-            if checkpoints is not None and (last or run.finished or checkpoints.due(run.step)):
+            ends = termination.agreed(look)
+            if checkpoints is not None and (last or ends or run.finished or checkpoints.due(run.step)):
                 checkpoints.save(run.step, *run.dump())
+            if ends and not last:
+                termination.end()
             if run.finished:
                 break
     return run.result()
 
 
-def _batches(inputs: Inputs, order: Order, stack: Stack, start: int, stop: int) -> Iterator[Batch]:
-    """The minibatches of steps `start` to `stop`, on the stack's device."""
+def _batches(inputs: Inputs, order: Order, run: "_Run", stop: int) -> Iterator[Batch]:
+    """The minibatches from the run's step to `stop`, on the stack's device."""
+    stack, start, processes = run.stack, run.step, processes_of(run.stack)
+    splits = processes is not None and not run.objective.reads_examples
     indices, ahead = itertools.tee(order.minibatches(start, stop))
-    pairs = zip(indices, inputs.batches(ahead), strict=True)
+    own = (_own(index, processes) if splits else index for index in ahead)
+    pairs = zip(indices, inputs.batches(own), strict=True)
     for step, (index, x) in enumerate(pairs, start):
-        yield Batch(index.to(stack.device), stack.place(x), step, step // order.steps_per_epoch)
+        placed = stack.place(x)
+        shown = Shard(placed, index.shape[-1]) if splits else placed
+        yield Batch(index.to(stack.device), shown, step, step // order.steps_per_epoch)
+
+
+def _own(index: Int[Tensor, "*S B"], processes: Processes | None) -> Int[Tensor, "*S b"]:
+    """What one process loads of a minibatch: its rows, or one row where it has none."""
+    assert processes is not None
+    rows = processes.rows(index.shape[-1])
+    return index[..., rows] if rows.stop > rows.start else index[..., :1]
 
 
 @dataclass
@@ -136,19 +166,15 @@ class _Run:
     stack: Stack
     objective: Objective
     recipe: Recipe
+    order: Order
     best: BestMembers | None
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        stack, recipe = self.stack, self.recipe
-        rates = recipe.per_member("learning_rate", stack.n_members)
-        decays = recipe.per_member("weight_decay", stack.n_members)
-        self.optimizers = {"optimizer": stack.optimizer(recipe.optimizer, rates, decays, recipe.momentum)}
-        if own := self.objective.parameters():
-            self.optimizers["objective optimizer"] = stacked_optimizer(
-                own, recipe.optimizer, rates, decays, recipe.momentum
-            )
+        stack = self.stack
+        self.updates = Updates(stack, self.objective, self.recipe)
+        self._reported: Bool[Tensor, " S"] = torch.zeros(stack.n_members, dtype=torch.bool)
         self.diverged_at = torch.full((stack.n_members,), -1, device=stack.device)
         self.loss_sum = torch.zeros(stack.n_members, device=stack.device)
         self.loss_count = torch.zeros((), dtype=torch.long)
@@ -161,13 +187,9 @@ class _Run:
     def update(self, batch: Batch) -> None:
         """One step of every member."""
         self.stack.step = batch.step
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        self.updates.start()
         losses = self.objective.loss(self.stack, batch)
-        if losses.requires_grad:  # not so if no member has a weighted example in the minibatch
-            losses.sum().backward()
-            for optimizer in self.optimizers.values():
-                optimizer.step()
+        self.updates.apply(losses)
         self.objective.after_step(self.stack, batch)
         losses = losses.detach()
         lost = (self.diverged_at < 0) & ~torch.isfinite(losses)
@@ -177,18 +199,16 @@ class _Run:
         self.step = batch.step + 1
 
     def look(self) -> float:
-        """The mean loss over the members that have not diverged.
+        """The mean loss over the members that have not diverged; says which have since the last look.
 
         Raises:
             DivergedError: if all have.
         """
         alive = self.diverged_at < 0
-        if not bool(alive.any()):
-            steps = sorted(set(self.diverged_at.tolist()))
-            raise DivergedError(
-                f"the loss of every member became NaN or infinite (at step {steps[0]} to {steps[-1]}): "
-                f"lower the learning rate, now {self.recipe.learning_rate}"
-            )
+        gone = ~alive.cpu()
+        if bool((gone & ~self._reported).any()):
+            describe(divergences(self.diverged_at, self.order), gone & ~self._reported, self.recipe)
+            self._reported = gone
         return float((self.loss_sum[alive] / self.loss_count.clamp_min(1)).mean())
 
     def record(self, epoch: int, metrics: Mapping[str, Tensor]) -> None:
@@ -204,9 +224,10 @@ class _Run:
         """Tensors and record for a checkpoint."""
         parts = {
             "stack": self.stack.state_dict(),
-            **{name: _moments(optimizer) for name, optimizer in self.optimizers.items()},
+            **{name: _moments(optimizer) for name, optimizer in self.updates.optimizers.items()},
             "objective": self.objective.state(),
             "best": self.best.state() if self.best is not None else {},
+            "scale": self.updates.scale.state() if self.updates.scale is not None else {},
             "run": {
                 "diverged_at": self.diverged_at,
                 "loss_sum": self.loss_sum,
@@ -230,12 +251,14 @@ class _Run:
                 part, name = key.split("/", 1)
                 parts.setdefault(part, {})[name] = value.to(self.stack.device)
             self.stack.load_state_dict(parts["stack"])
-            for name, optimizer in self.optimizers.items():
+            for name, optimizer in self.updates.optimizers.items():
                 _load_moments(optimizer, parts.get(name, {}))
             for name, value in self.objective.state().items():
                 value.copy_(parts["objective"][name])
             if self.best is not None:
                 self.best.load({name: value.to("cpu") for name, value in parts["best"].items()})
+            if self.updates.scale is not None:
+                self.updates.scale.load(parts["scale"])
             run = parts["run"]
             self.diverged_at, self.loss_sum = run["diverged_at"], run["loss_sum"]
             self.loss_count = run["loss_count"].cpu()
@@ -252,7 +275,9 @@ class _Run:
         if self.best is not None:
             self.stack.load_state_dict(self.best.parameters)
             best_step = self.best.step
-        return TrainingResult(self.stack.eval(), self.history, best_step, self.diverged_at.cpu())
+        diverged_at = self.diverged_at.cpu()
+        found = divergences(diverged_at, self.order)
+        return TrainingResult(self.stack.eval(), self.history, best_step, diverged_at, found)
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

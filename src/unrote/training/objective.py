@@ -29,6 +29,14 @@ class Batch:
 class Objective:
     """What a run minimises. Subclasses hold whatever per-example or per-group state their method keeps."""
 
+    reads_examples = False
+    """Whether `loss` looks into a minibatch's examples, beside giving them to the stack. Where several processes
+    train together, each then loads the whole minibatch; else `Batch.x` is a `Shard` that only a stack can read."""
+
+    through_logits = True
+    """Whether parameters enter the loss through the stack's logits and features alone. Where not so (a penalty on
+    parameters, a loss of the head's weights), several processes cannot train together."""
+
     def prepare(self, stack: Stack, n_examples: int) -> None:
         """Called before training, to refuse what does not fit and to follow the stack to its device."""
 

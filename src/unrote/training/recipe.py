@@ -1,7 +1,7 @@
 """How parameters are updated, whatever the method."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ class Recipe:
         batch_size: examples per step; None takes all of them in every step.
         epochs: passes over the training set; give this or `steps`.
         steps: updates; give this or `epochs`.
+        clip_norm: what the Euclidean norm of each member's gradient is cut down to; None leaves it.
 
     Raises:
         OptionError: if a value is out of range, or not exactly one of `epochs` and `steps` is given.
@@ -32,6 +33,7 @@ class Recipe:
     batch_size: int | None = 128
     epochs: int | None = None
     steps: int | None = None
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -50,6 +52,12 @@ class Recipe:
                 raise OptionError(f"{name}={value!r}: one finite number of at least 0, or a tuple, is wanted")
         if not _is(self.momentum, Real) or not 0 <= self.momentum < 1:
             raise OptionError(f"momentum={self.momentum!r}: at least 0 and below 1 is wanted")
+        if self.clip_norm is not None and not (_is(self.clip_norm, Real) and 0 < self.clip_norm < math.inf):
+            raise OptionError(f"clip_norm={self.clip_norm!r}: a finite number above 0, or None, is wanted")
+
+    def described(self) -> dict[str, Any]:
+        """Its fields by name; what was added later only where it is set, so that older checkpoints still fit."""
+        return {k: v for k, v in asdict(self).items() if not (k == "clip_norm" and v is None)}
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Number of updates, where one pass over the training set takes `steps_per_epoch`."""

@@ -1,0 +1,171 @@
+"""Several processes that train one stack: each computes its slice of every minibatch, and all know all logits.
+
+    rows of the minibatch that are mine   ->  my logits, with their gradient
+    gather                                ->  all logits, on every process; the others' without gradient
+    loss of the whole minibatch           ->  the same number on every process
+    backward                              ->  my rows' share of the gradient
+    sum over processes                    ->  the gradient
+
+So a loss is normalised over the whole minibatch whatever it is (weighted, class-balanced, of the worst group), and
+whatever a method keeps per example (flipped labels, moving averages, group weights) is computed from the same logits
+on every process and stays the same there. Methods need not know of it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+from unrote.data.inputs import Example, batch_length, map_tensors
+from unrote.errors import MissingPackageError, OptionError
+
+_BUCKET = 1 << 24  # numbers that are summed over processes at a time
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One process's rows of a minibatch, where the others' were not loaded.
+
+    Args:
+        x: the rows; one row, not to be used, where the process has none.
+        size: rows of the whole minibatch.
+    """
+
+    x: Example
+    size: int
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, as one of them sees them; `start_processes` makes it.
+
+    Args:
+        rank: of this process, from 0.
+        count: of processes.
+        device: of this process.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    def rows(self, size: int) -> slice:
+        """This process's rows of `size`; some process may have none."""
+        return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)
+
+    def take(self, x: "Example | Shard", dim: int) -> tuple[Example, int]:
+        """This process's rows of a minibatch, and the size of the whole.
+
+        Args:
+            x: the whole minibatch, or the rows as they were loaded.
+            dim: of the rows.
+        """
+        if isinstance(x, Shard):
+            return x.x, x.size
+        size = _length(x, dim)
+        rows = self.rows(size)
+        start, length = (rows.start, rows.stop - rows.start) if rows.stop > rows.start else (0, 1)
+        return map_tensors(x, lambda t: t.narrow(dim, start, length)), size
+
+    def gather(self, own: Float[Tensor, "S b F"], size: int) -> Float[Tensor, "S B F"]:
+        """All rows; a gradient flows to this process's own alone."""
+        lengths = [(rank + 1) * size // self.count - rank * size // self.count for rank in range(self.count)]
+        padded = own.new_zeros(own.shape[0], max(lengths), own.shape[2])
+        padded[:, : own.shape[1]] = own.detach()
+        found = [torch.empty_like(padded) for _ in range(self.count)]
+        dist.all_gather(found, padded)
+        parts = [part[:, :length] for part, length in zip(found, lengths, strict=True)]
+        parts[self.rank] = own
+        return torch.cat(parts, dim=1)
+
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Add up each parameter's gradient; one that no process has stays away."""
+        trained = [p for p in parameters if p.requires_grad]
+        there = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
+        dist.all_reduce(there)
+        wanted = [p for p, n in zip(trained, there.tolist(), strict=True) if n]
+        for p in wanted:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self._in_place([p.grad for p in wanted if p.grad is not None])
+
+    def average(self, values: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes."""
+        self._in_place(values)
+        for value in values:
+            value.div_(self.count)
+
+    def _in_place(self, values: Sequence[Tensor]) -> None:
+        """Sum tensors over processes, many small ones at a time."""
+        bucket: list[Tensor] = []
+        for k, value in enumerate(values):
+            bucket.append(value)
+            last = k + 1 == len(values) or values[k + 1].dtype != value.dtype
+            if last or sum(v.numel() for v in bucket) >= _BUCKET:
+                flat = torch.cat([v.reshape(-1) for v in bucket])
+                dist.all_reduce(flat)
+                for v, part in zip(bucket, flat.split([v.numel() for v in bucket]), strict=True):
+                    v.copy_(part.view_as(v))
+                bucket = []
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so on some process."""
+        flag = torch.tensor(float(here), device=self.device)
+        dist.all_reduce(flag)
+        return bool(flag)
+
+    def share(self, record: Any, content: bytes) -> tuple[Any, bytes]:
+        """A JSON-ready record and bytes of process 0, on every process; nothing is pickled."""
+        return json.loads(self._share(json.dumps(record).encode())), self._share(content)
+
+    def _share(self, content: bytes) -> bytes:
+        length = torch.tensor(len(content), device=self.device)
+        dist.broadcast(length, 0)
+        values = torch.zeros(max(int(length), 1), dtype=torch.uint8, device=self.device)
+        if self.rank == 0 and content:
+            values.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        dist.broadcast(values, 0)
+        return values.cpu().numpy().tobytes()[: int(length)]
+
+
+def _length(x: Example, dim: int) -> int:
+    return batch_length(map_tensors(x, lambda t: t.movedim(dim, 0)))
+
+
+def start_processes(
+    devices: int | Literal["auto"] = "auto", *, nodes: int = 1, accelerator: str = "auto"
+) -> Processes:
+    """Start the processes of a run, or join those that torchrun or SLURM started.
+
+    Without a launcher the script is started once more for each further process, with the same arguments: call this
+    before anything that should happen once. It wants lightning, the extra of that name.
+
+    Args:
+        devices: processes on each machine, each with a device of its own; "auto" takes one per GPU.
+        nodes: machines.
+        accelerator: "cuda", "cpu" or "auto".
+
+    Raises:
+        MissingPackageError: if lightning is not installed.
+        OptionError: if lightning finds no such devices.
+    """
+    try:
+        from lightning.fabric import Fabric
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+    except ImportError as error:
+        raise MissingPackageError(
+            "several processes need lightning: install it with `pip install 'unrote[lightning]'`"
+        ) from error
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy="ddp")
+        fabric.launch()
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise OptionError(
+            f"cannot start processes with devices={devices}, nodes={nodes}, accelerator={accelerator!r}: {error}"
+        ) from error
+    return Processes(fabric.global_rank, fabric.world_size, fabric.device)

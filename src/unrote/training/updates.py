@@ -1,0 +1,137 @@
+"""From the members' losses to new parameters: the gradient, over processes, clipped, and in half precision scaled."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unrote.models import ModuleStack, Stack, stacked_optimizer
+from unrote.training.objective import Objective
+from unrote.training.recipe import Recipe
+
+_GROW_AFTER = 2000  # updates without overflow, as torch.amp.GradScaler has it
+
+
+class LossScale:
+    """The factor of each member's loss in fp16, whose small gradients would otherwise be 0.
+
+    A member whose gradient overflows leaves out that update and halves its factor; the others go on.
+
+    Args:
+        n_members: S.
+        device: of the stack.
+    """
+
+    def __init__(self, n_members: int, device: torch.device) -> None:
+        self.factor: Float[Tensor, " S"] = torch.full((n_members,), 2.0**16, device=device)
+        self.good: Float[Tensor, " S"] = torch.zeros(n_members, device=device)
+
+    def update(self, finite: Bool[Tensor, " S"]) -> None:
+        """Follow an update in which some members' gradients were finite."""
+        self.good = torch.where(finite, self.good + 1, 0.0)
+        grown = self.good >= _GROW_AFTER
+        self.good = torch.where(grown, 0.0, self.good)
+        factor = torch.where(grown, 2 * self.factor, self.factor)
+        self.factor = torch.where(finite, factor, factor / 2).clamp_min(1.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, by name, for a checkpoint."""
+        return {"factor": self.factor, "good": self.good}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        self.factor, self.good = state["factor"], state["good"]
+
+
+class Updates:
+    """The optimisers of a run, and all that happens between a loss and their step.
+
+    Args:
+        stack: trained.
+        objective: its own parameters are trained along.
+        recipe: optimiser, rates, and the norm that gradients are clipped to.
+    """
+
+    def __init__(self, stack: Stack, objective: Objective, recipe: Recipe) -> None:
+        self.stack, self.clip_norm = stack, recipe.clip_norm
+        rates = recipe.per_member("learning_rate", stack.n_members)
+        decays = recipe.per_member("weight_decay", stack.n_members)
+        self.optimizers = {"optimizer": stack.optimizer(recipe.optimizer, rates, decays, recipe.momentum)}
+        self.own = objective.parameters()
+        if self.own:
+            self.optimizers["objective optimizer"] = stacked_optimizer(
+                self.own, recipe.optimizer, rates, decays, recipe.momentum
+            )
+        half = isinstance(stack, ModuleStack) and stack.compute.precision == "fp16"
+        self.scale = LossScale(stack.n_members, stack.device) if half else None
+
+    def start(self) -> None:
+        """Forget the gradients of the step before."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def apply(self, losses: Float[Tensor, " S"]) -> None:
+        """Take a step on the sum of the losses; members share no parameter."""
+        has_gradient = losses.requires_grad  # not so if no member has a weighted example in the minibatch
+        if has_gradient:
+            (losses if self.scale is None else losses * self.scale.factor).sum().backward()
+        if isinstance(self.stack, ModuleStack) and self.stack.processes is not None:
+            self.stack.share_gradients()
+            has_gradient = True  # perhaps on another process
+        if not has_gradient:
+            return
+        if self.scale is not None:
+            self._unscale(self.scale)
+        if self.clip_norm is not None:
+            norms = gradient_norms(self.stack, self.own)
+            # a norm that is not finite is left for the run to notice
+            multiply_gradients(self.stack, self.own, (self.clip_norm / (norms + 1e-6)).clamp_max(1.0))
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+
+    def _unscale(self, scale: LossScale) -> None:
+        multiply_gradients(self.stack, self.own, 1 / scale.factor)
+        finite = gradient_norms(self.stack, self.own).isfinite()
+        scale.update(finite)
+        for member, parameters in enumerate(_by_member(self.stack)):
+            if not bool(finite[member]):
+                for p in parameters:
+                    p.grad = None  # so that the optimiser passes it over
+
+
+def gradient_norms(stack: Stack, own: Sequence[Tensor]) -> Float[Tensor, " S"]:
+    """Euclidean norm of each member's gradient, its part of an objective's own parameters included."""
+    squares = torch.zeros(stack.n_members, device=stack.device)
+    for p in _leading(stack, own):
+        if p.grad is not None:
+            squares += p.grad.flatten(1).float().square().sum(1)
+    for member, parameters in enumerate(_by_member(stack)):
+        for p in parameters:
+            if p.grad is not None:
+                squares[member] += p.grad.float().square().sum()
+    return squares.sqrt()
+
+
+def multiply_gradients(stack: Stack, own: Sequence[Tensor], factor: Float[Tensor, " S"]) -> None:
+    """Multiply each member's gradient by a factor, in place."""
+    for p in _leading(stack, own):
+        if p.grad is not None:
+            p.grad.mul_(factor.to(p.grad.dtype).view(-1, *[1] * (p.ndim - 1)))
+    for member, parameters in enumerate(_by_member(stack)):
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.mul_(factor[member].to(p.grad.dtype))
+
+
+def _leading(stack: Stack, own: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Parameters whose first dimension is the members."""
+    if not isinstance(stack, ModuleStack):
+        yield from stack.parameters()
+    yield from own
+
+
+def _by_member(stack: Stack) -> Iterator[Sequence[Tensor]]:
+    """Parameters of each member of a stack of modules."""
+    if isinstance(stack, ModuleStack):
+        yield from (list(module.parameters()) for module in stack.members)

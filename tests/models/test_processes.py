@@ -1,0 +1,109 @@
+"""Two real processes that share the work of every minibatch end where one ends."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from shared_runs import METHOD_NAMES, TASK, fit, results
+from torch import Tensor
+from toys import assert_same_bits
+
+from unrote.models import Processes
+
+SCRIPT = Path(__file__).parents[1] / "shared_runs.py"
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def run(command: list[str], **environment: str) -> None:
+    """Run the script, in a process group of its own, with nothing inherited of another launcher."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "MASTER_", "WORLD_"))}
+    done = subprocess.run(
+        command,
+        env={**inherited, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Tensor]]]:
+    pytest.importorskip("lightning")
+    folder = tmp_path_factory.mktemp("shared")
+    run([sys.executable, str(SCRIPT), str(folder), "2"])
+    return folder, [load_file(folder / f"rank-{rank}.safetensors") for rank in range(2)]
+
+
+def test_both_processes_have_the_same_bits(shared: tuple[Path, list[dict[str, Tensor]]]) -> None:
+    first, second = ({k: v for k, v in found.items() if k != "norm/read"} for found in shared[1])
+    assert_same_bits(first, second)
+
+
+@pytest.mark.parametrize("name", ["xrm", *METHOD_NAMES])
+def test_two_processes_end_where_one_ends(
+    shared: tuple[Path, list[dict[str, Tensor]]], alone: dict[str, Tensor], name: str
+) -> None:
+    """Held-out logits, flipped labels, per-example and per-group state, parameters, losses and accuracy."""
+    of_this = {key: value for key, value in alone.items() if key.startswith(f"{name}/")}
+    assert len(of_this) >= 3
+    for key, value in of_this.items():
+        torch.testing.assert_close(
+            shared[1][0][key], value, rtol=1e-6, atol=1e-8, msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+
+def test_twins_flipped_labels(alone: dict[str, Tensor]) -> None:
+    """Else equal flips would say nothing."""
+    assert int((alone["xrm/labels"][0] != TASK.train.y).sum()) >= 3
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Tensor]:
+    return results(None)
+
+
+def test_each_example_is_loaded_by_one_process(shared: tuple[Path, list[dict[str, Tensor]]]) -> None:
+    """Once an epoch, for two epochs; the first one is looked at beforehand."""
+    reads = [found["norm/read"] for found in shared[1]]
+    assert (reads[0] + reads[1])[1:].tolist() == [2] * 49
+    assert all(20 <= int(read.sum()) <= 80 for read in reads)
+
+
+def test_a_run_of_one_process_reads_the_checkpoints_of_two(
+    shared: tuple[Path, list[dict[str, Tensor]]],
+) -> None:
+    folder, (found, _) = shared
+    fitted = fit("groupdro", None, folder / "checkpoints" / "groupdro")
+    for key, value in fitted.stack.state_dict().items():
+        assert torch.equal(value, found[f"groupdro/{key}"])
+
+
+def test_sigterm_to_one_process_of_torchruns_ends_all_at_one_step(tmp_path: Path) -> None:
+    """With code 143 and a checkpoint, from which the same command goes on to the same bits."""
+    pytest.importorskip("lightning")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, str(SCRIPT.with_name("shared_long_run.py")), str(tmp_path)]
+    ended = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
+    )
+    assert len(re.findall(r"exitcode\s*: 143 ", ended.stderr)) == 2, ended.stderr
+    assert [path.stem for path in (tmp_path / "broken").glob("*.json")] == ["step-000000020"]
+    run(command)
+    assert_same_bits(load_file(tmp_path / "broken.safetensors"), load_file(tmp_path / "unbroken.safetensors"))
+
+
+class TestRows:
+    @pytest.mark.parametrize("count", [1, 2, 3, 5])
+    @pytest.mark.parametrize("size", [1, 2, 4, 7, 128])
+    def test_are_dealt_out_once_and_evenly(self, count: int, size: int) -> None:
+        slices = [Processes(rank, count, torch.device("cpu")).rows(size) for rank in range(count)]
+        assert [i for rows in slices for i in range(size)[rows]] == list(range(size))
+        lengths = [rows.stop - rows.start for rows in slices]
+        assert max(lengths) - min(lengths) <= 1

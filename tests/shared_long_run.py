@@ -1,0 +1,48 @@
+"""Two processes, one of which is sent SIGTERM: `torchrun ... shared_long_run.py FOLDER`, by test_processes.py."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from toys import clusters
+
+from unrote.checkpoint import Checkpoints
+from unrote.models import ModuleStack, Stack, start_processes
+from unrote.supervision import Supervision
+from unrote.training import Batch, Recipe, Supervised, train
+
+
+class Ended(Supervised):
+    """The second process is sent SIGTERM at step 13, once."""
+
+    def __init__(self, y: Tensor, rank: int, mark: Path) -> None:
+        super().__init__(Supervision(y))
+        self.rank, self.mark = rank, mark
+
+    def loss(self, stack: Stack, batch: Batch) -> Tensor:
+        if self.rank == 1 and batch.step == 13 and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().loss(stack, batch)
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    processes = start_processes(2, accelerator="cpu")
+    for name in ("broken", "unbroken"):
+        x, y = clusters(40, 2, 4)
+        stack = ModuleStack(lambda: nn.Linear(4, 2), 2, processes=processes)
+        mark = folder / "sent"
+        checkpoints = Checkpoints(folder / name, {"run": 1})
+        recipe = Recipe("adam", 0.02, batch_size=7, steps=45)
+        train(stack, x, Ended(y, processes.rank, mark), recipe, checkpoints=checkpoints)
+        if processes.rank == 0:
+            save_file(stack.state_dict(), folder / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
