@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unrote.audit import audit_table, judge
+from unrote.automatic import Agreement, Evidence
 from unrote.errors import OptionError
 from unrote.metrics import SubsetAccuracy
 from unrote.table_runs import Scores
@@ -88,38 +89,37 @@ def scores(overall: float, majority: float, minority: float, n: int = 100) -> Sc
     )
 
 
+LEARNABLE, NOISE = 1e-3, 0.4  # p-values
+
+
 @pytest.mark.parametrize(
-    ("erm", "mat", "kind"),
+    ("erm", "mat", "differ", "p", "kind"),
     [
-        # measured: ERM against MAT on tables with and without a shortcut
-        ((0.962, 0.987, 0.489), (0.954, 0.972, 0.630), "signs"),  # tinted garments, 95%
-        ((0.970, 1.000, 0.357), (0.973, 0.993, 0.571), "signs"),  # tinted digits
-        ((0.896, 0.941, 0.722), (0.886, 0.914, 0.775), "none"),  # garments, no tint
-        ((0.846, 0.916, 0.600), (0.812, 0.861, 0.639), "unclear"),  # adult
-        ((0.654, 0.820, 0.354), (0.590, 0.618, 0.539), "unclear"),  # compas
-        ((0.825, 0.935, 0.283), (0.703, 0.752, 0.465), "unclear"),  # a tenth of the labels changed
+        ((0.962, 0.987, 0.489), (0.954, 0.972, 0.630), 0.0, LEARNABLE, "signs"),
+        ((0.962, 0.987, 0.489), (0.954, 0.972, 0.630), 0.05, LEARNABLE, "none"),
+        ((0.962, 0.987, 0.489), (0.954, 0.972, 0.630), 0.0, NOISE, "unclear"),
+        ((0.896, 0.941, 0.722), (0.886, 0.914, 0.775), 0.0, NOISE, "none"),
+        ((0.825, 0.935, 0.283), (0.703, 0.752, 0.465), 0.01, NOISE, "unclear"),
     ],
 )
-def test_verdict(erm: tuple[float, ...], mat: tuple[float, ...], kind: str) -> None:
-    verdict = judge(scores(*erm), scores(*mat), 2, (16, 2), degenerate=False)
+def test_verdict(erm: tuple[float, ...], mat: tuple[float, ...], differ: float, p: float, kind: str) -> None:
+    verdict = judge(
+        scores(*erm), scores(*mat), Evidence(Agreement(0.95, differ), 0.1, p_value=p), degenerate=False
+    )
     assert verdict.kind == kind
     assert f"{mat[2]:.0%}" in verdict.reason
 
 
 def test_no_verdict_without_rows_to_go_by() -> None:
-    good = scores(0.96, 0.98, 0.4), scores(0.96, 0.97, 0.7)
-    assert judge(*good, 2, (30, 0), degenerate=False).kind == "signs"
-    assert judge(*good, 2, (30, 0), degenerate=True).kind == "unknown"
+    good, evidence = (
+        (scores(0.96, 0.98, 0.4), scores(0.96, 0.97, 0.7)),
+        Evidence(Agreement(1.0, 0.0), 0.1, p_value=LEARNABLE),
+    )
+    assert judge(*good, evidence, degenerate=False).kind == "signs"
+    assert judge(*good, evidence, degenerate=True).kind == "unknown"
     few = scores(0.96, 0.98, 0.4, n=19), scores(0.96, 0.97, 0.7, n=19)
-    assert judge(*few, 2, (6, 0), degenerate=False).kind == "unknown"
-    assert "only 19 test rows" in judge(*few, 2, (6, 0), degenerate=False).reason.lower()
-
-
-def test_a_gain_by_chance_is_no_sign() -> None:
-    """11 rows won and 5 lost are what chance gives 1 time in 5."""
-    good = scores(0.96, 0.98, 0.5), scores(0.96, 0.97, 0.62)
-    assert judge(*good, 2, (11, 5), degenerate=False).kind == "unclear"
-    assert judge(*good, 2, (15, 3), degenerate=False).kind == "signs"
+    assert judge(*few, evidence, degenerate=False).kind == "unknown"
+    assert "only 19 test rows" in judge(*few, evidence, degenerate=False).reason.lower()
 
 
 def test_needs_no_group_labels(tmp_path: Path) -> None:

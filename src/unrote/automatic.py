@@ -1,0 +1,370 @@
+"""MAT without tuning: is there a shortcut, and if so, how strongly to train against it. No group label is seen.
+
+    agreement   pairs of XRM's twins, each pair with halves of its own, on at most 3,000 examples:
+                do they agree who the exceptions are? (Cohen's kappa within classes, share they differ on)
+                A rule that is easy is learned alike from any half; a hard boundary is not.
+    cross_fit   ERM, and MAT under several (temperature, strength), each trained on one half of the examples
+                and asked about the other, as one stack
+    evidence    on examples that no model was trained on, between those that the twins get wrong and right:
+                gain    balanced accuracy of MAT less that of ERM: exceptions can be got right at a fair price
+                excess  how much better MAT tells the exceptions from the rest than the twins' own doubt does
+                (DeLong's test). Exceptions that are noise or merely hard have neither.
+    verdict     a shortcut if the twins agree and both tests reject: otherwise plain ERM is trained
+    choice      the setting whose worse half (exceptions, rest) is got right most
+
+Agreement alone cannot tell a shortcut from wrong labels, on which twins agree too; whether exceptions can be
+learned alone cannot tell it from a problem in which the twins merely learn badly. Both are wanted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unrote.checkpoint import Checkpoints
+from unrote.data.inputs import as_inputs
+from unrote.errors import OptionError
+from unrote.heldout import xrm
+from unrote.heldout.kfold import stratified_folds
+from unrote.models import StackBuilder
+from unrote.seeding import derive_seed
+from unrote.shift import logit_shift
+from unrote.supervision import Supervision
+from unrote.training import Recipe, Supervised, train
+
+AGREEMENT, DISAGREEMENT = 0.85, 0.02
+"""Pairs of twins have found an easy rule if their kappa is at least the first, and the share of examples on which two
+pairs differ at most the second; see docs/automatic.md for the error rates."""
+
+LEVEL = 0.05
+"""A verdict of "shortcut" needs a p-value below this."""
+
+PAIRS, ROWS = 3, 3000
+"""How many pairs of twins are compared, and on how many examples: twins agree more the more they see, whatever
+they learn, so that a threshold needs a fixed size."""
+
+FOLDS = 2
+
+_FEW = 5  # examples of a class on one side: below, its accuracy there is anybody's guess
+_FEWEST_STEPS = 500
+
+Setting = tuple[float, float]
+"""A temperature, and a strength in [0, 1] that the shift is multiplied by; ERM is strength 0."""
+
+ERM: Setting = (0.1, 0.0)
+
+
+def settings(
+    temperatures: Sequence[float] = (0.1, 2.0), strengths: Sequence[float] = (0.5, 1.0)
+) -> list[Setting]:
+    """ERM, and every temperature with every strength; the first temperature's strongest is what evidence is from."""
+    return [ERM, *((t, s) for t in temperatures for s in strengths if s > 0)]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far pairs of twins agree who the exceptions are.
+
+    Args:
+        kappa: Cohen's, within classes: 1 where they are the same, 0 as by chance.
+        differ: share of the examples that are an exception to one pair and none to another.
+    """
+
+    kappa: float
+    differ: float
+
+    @property
+    def easy_rule(self) -> bool:
+        """Whether it is enough to say that all have learned the same rule."""
+        return self.kappa >= AGREEMENT and self.differ <= DISAGREEMENT
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a shortcut, from the training examples alone.
+
+    Args:
+        agreement: of pairs of twins on who the exceptions are.
+        exceptions: share of the training examples that the twins get wrong.
+        gain: in balanced accuracy over exceptions and rest, by the strength that gains most; None where it was
+            not measured as the pairs do not agree.
+        gain_error: its standard error.
+        excess: area under the curve by which MAT tells exceptions, less that of the twins' own doubt.
+        excess_error: its standard error.
+        p_value: the larger of the two one-sided p-values of no gain and no excess; 1 where not measured.
+    """
+
+    agreement: Agreement
+    exceptions: float
+    gain: float | None = None
+    gain_error: float | None = None
+    excess: float | None = None
+    excess_error: float | None = None
+    p_value: float = 1.0
+
+    @property
+    def shortcut(self) -> bool:
+        """Whether there is one, by this evidence."""
+        return self.agreement.easy_rule and self.p_value < LEVEL
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return asdict(self) | {"shortcut": self.shortcut}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How to train.
+
+    Args:
+        temperature: of the calibration.
+        strength: what the shift is multiplied by; 0 is ERM.
+        evidence: whether there is a shortcut.
+        accuracy: (M, 2) of each setting tried, cross-fitted: on the rest, on the exceptions; classes count alike.
+        tried: the M settings; empty where the pairs do not agree, as nothing was tried.
+    """
+
+    temperature: float
+    strength: float
+    evidence: Evidence
+    accuracy: Float[np.ndarray, "M 2"] = field(default_factory=lambda: np.zeros((0, 2)))
+    tried: tuple[Setting, ...] = ()
+
+
+def agreement(mistakes: Bool[Tensor, "K n"], y: Int[Tensor, " n"]) -> Agreement:
+    """How far K pairs of twins agree which examples are exceptions.
+
+    Chance is counted in each class on its own, so that twins which always say the same class agree no more than
+    by chance. Means over all pairs of pairs.
+
+    Args:
+        mistakes: whether a pair's held-out prediction is wrong.
+        y: (n,) labels.
+
+    Raises:
+        OptionError: if there is only one pair.
+    """
+    if len(mistakes) < 2:
+        raise OptionError("agreement of one pair of twins: at least two pairs are wanted")
+    m = mistakes.double()
+    found, by_chance = [], []
+    for i in range(len(m)):
+        for j in range(i):
+            found.append(float((m[i] == m[j]).double().mean()))
+            chance = 0.0
+            for label in y.unique():
+                rows = y == label
+                p, q = float(m[i, rows].mean()), float(m[j, rows].mean())
+                chance += float(rows.double().mean()) * (p * q + (1 - p) * (1 - q))
+            by_chance.append(chance)
+    observed, expected = float(np.mean(found)), float(np.mean(by_chance))
+    kappa = 0.0 if 1 - expected < 1e-9 else (observed - expected) / (1 - expected)
+    return Agreement(kappa, 1 - observed)
+
+
+def measure_agreement(
+    x: Any,
+    y: Int[Tensor, " n"],
+    build: StackBuilder,
+    recipe: Recipe,
+    n_classes: int,
+    *,
+    seed: int = 0,
+    weight: Float[Tensor, " n"] | None = None,
+    checkpoints: Checkpoints | None = None,
+    progress: str | None = None,
+) -> tuple[Agreement, float]:
+    """Agreement of `PAIRS` pairs of twins on at most `ROWS` examples, and the share of exceptions.
+
+    Args:
+        x: n training examples, whatever holds them.
+        y: (n,) labels.
+        build: makes the stack of twins.
+        recipe: how twins are trained; on a part of the examples for at least 500 steps.
+        n_classes: C.
+        seed: of everything random.
+        weight: (n,) of each example's loss for the twin that trains on it; None weighs all the same.
+        checkpoints: where to save and resume.
+        progress: text of the progress bar; None shows none.
+    """
+    inputs = as_inputs(x)
+    if len(y) > ROWS:
+        # the same share of each class
+        keep = stratified_folds(y, -(-len(y) // ROWS), derive_seed(seed, "agreement")) == 0
+        rows = keep.nonzero().squeeze(1)
+        inputs, y = as_inputs(inputs[rows]), y[rows]
+        weight = None if weight is None else weight[rows]
+        steps = recipe.total_steps(-(-len(y) // (recipe.batch_size or len(y))))
+        recipe = replace(recipe, epochs=None, steps=max(steps, _FEWEST_STEPS))
+    seeds = [derive_seed(seed, "agreement", pair) for pair in range(PAIRS)]
+    twins = xrm(
+        inputs,
+        y,
+        build,
+        recipe,
+        n_classes=n_classes,
+        seeds=seeds,
+        weight=weight,
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+    wrong = twins.logits.argmax(-1) != y
+    return agreement(wrong, y), float(wrong.double().mean())
+
+
+def cross_fit(
+    x: Any,
+    y: Int[Tensor, " n"],
+    build: StackBuilder,
+    recipe: Recipe,
+    held_out_logits: Float[Tensor, "n C"],
+    tried: Sequence[Setting],
+    *,
+    seed: int = 0,
+    weight: Float[Tensor, " n"] | None = None,
+    checkpoints: Checkpoints | None = None,
+    progress: str | None = None,
+) -> Float[Tensor, "M n C"]:
+    """What MAT under each of M settings says of examples that it was not trained on.
+
+    Args:
+        x: n training examples, whatever holds them.
+        y: (n,) labels.
+        build: makes the stack of 2 M models.
+        recipe: how each is trained.
+        held_out_logits: (n, C) that the shift is made from.
+        tried: the settings.
+        seed: of folds, models and minibatch order.
+        weight: (n,) of each example's loss where it is trained on; None weighs all the same.
+        checkpoints: where to save and resume.
+        progress: text of the progress bar; None shows none.
+    """
+    fold = stratified_folds(y, FOLDS, derive_seed(seed, "cross-fit"))
+    shift = torch.stack([strength * logit_shift(held_out_logits, y, t) for t, strength in tried])
+    trained_on = (fold != torch.arange(FOLDS).unsqueeze(1)).repeat_interleave(len(tried), 0)
+    supervision = Supervision(y, weight=trained_on.float(), shift=shift.repeat(FOLDS, 1, 1))
+    if weight is not None:
+        supervision = supervision.weighted(weight)
+    # the models of a fold begin alike, so that they differ by their shift alone
+    stack = build([derive_seed(seed, "cross-fit", f) for f in range(FOLDS) for _ in tried])
+    order = derive_seed(seed, "cross-fit", "order")
+    train(stack, x, Supervised(supervision), recipe, seed=order, checkpoints=checkpoints, progress=progress)
+    logits = stack.predict(x, where=~trained_on).unflatten(0, (FOLDS, len(tried)))
+    own: Tensor = logits[fold, :, torch.arange(len(y))].transpose(0, 1)
+    return own
+
+
+def weigh(
+    held_out_logits: Float[Tensor, "n C"],
+    cross_fitted: Float[Tensor, "M n C"],
+    y: Int[Tensor, " n"],
+    agreed: Agreement,
+    tried: Sequence[Setting],
+) -> Evidence:
+    """Whether exceptions can be got right by something that the twins do not know, at a fair price.
+
+    Args:
+        held_out_logits: (n, C) of the twins.
+        cross_fitted: (M, n, C) as `cross_fit` gives; the first setting is ERM.
+        y: (n,) labels.
+        agreed: see `measure_agreement`.
+        tried: the M settings.
+    """
+    from scipy.stats import norm
+
+    said = held_out_logits.argmax(-1)
+    exceptions = (said != y).numpy()
+    share = float(exceptions.mean())
+    if min(exceptions.sum(), (~exceptions).sum()) < 2:
+        return Evidence(agreed, share)
+    right = (cross_fitted.argmax(-1) == y).double().numpy()
+    # strengths of the first temperature: fixed beforehand, and counted for in the p-value
+    family = [k for k, (t, s) in enumerate(tried) if s > 0 and t == tried[1][0]]
+    gains = [_balanced_gain(right[k] - right[0], exceptions, y.numpy()) for k in family]
+    gain, gain_error = max(gains, key=lambda pair: pair[0] / pair[1])
+    p_gain = min(1.0, len(family) * float(norm.sf(gain / gain_error)))
+    doubts = [_log_odds_against(z, said) for z in (cross_fitted[family[-1]], held_out_logits)]
+    excess, excess_error = delong(exceptions, *doubts)
+    p_excess = float(norm.sf(excess / max(excess_error, 1e-12)))
+    return Evidence(agreed, share, gain, gain_error, excess, excess_error, max(p_gain, p_excess))
+
+
+def choose(
+    held_out_logits: Float[Tensor, "n C"],
+    cross_fitted: Float[Tensor, "M n C"],
+    y: Int[Tensor, " n"],
+    evidence: Evidence,
+    tried: Sequence[Setting],
+) -> Chosen:
+    """ERM where there is no shortcut, else the setting that is best on the worse of exceptions and rest.
+
+    The arguments are those of `weigh`, and what it gave.
+    """
+    exceptions = held_out_logits.argmax(-1) != y
+    right = (cross_fitted.argmax(-1) == y).double()
+    accuracy = np.full((len(tried), 2), np.nan)
+    for side, rows in enumerate((~exceptions, exceptions)):
+        by_class = [
+            right[:, rows & (y == c)].mean(1) for c in y.unique() if int((rows & (y == c)).sum()) >= _FEW
+        ]
+        if by_class:
+            accuracy[:, side] = torch.stack(by_class).mean(0).numpy()
+    # ERM comes first, and so stays where nothing is better on both; where a side is empty, there is no evidence
+    best = int(np.argmax(accuracy.min(1))) if evidence.shortcut else 0
+    return Chosen(*tried[best], evidence, accuracy, tuple(tried))
+
+
+def delong(
+    positive: Bool[np.ndarray, " n"], first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """Area under the curve of one score less that of another on the same examples, and its standard error.
+
+    DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
+    characteristic curves: a nonparametric approach", Biometrics 44 (1988).
+
+    Args:
+        positive: (n,) which examples should score high; at least two do and two do not.
+        first: (n,) a score.
+        second: (n,) another.
+    """
+    from scipy.stats import rankdata
+
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    areas, above, below = [], [], []
+    for score in (first, second):
+        rank = rankdata(score)
+        # of each positive the share of negatives below it, and the other way round
+        above.append((rank[positive] - rankdata(score[positive])) / n_negative)
+        below.append(1 - (rank[~positive] - rankdata(score[~positive])) / n_positive)
+        areas.append(float(above[-1].mean()))
+    variance = (above[0] - above[1]).var(ddof=1) / n_positive + (below[0] - below[1]).var(ddof=1) / n_negative
+    return areas[0] - areas[1], float(np.sqrt(variance))
+
+
+def _balanced_gain(
+    change: Float[np.ndarray, " n"], exceptions: Bool[np.ndarray, " n"], y: Int[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """Mean over classes of the mean over exceptions and rest of a change in being right; its standard error."""
+    means, variances = [], []
+    for label in np.unique(y):
+        parts = [change[(y == label) & side] for side in (exceptions, ~exceptions)]
+        if min(map(len, parts)) < _FEW:
+            continue
+        means.append(float(np.mean([part.mean() for part in parts])))
+        # one more example on either side of 0 keeps parts without any change from being certain
+        variances.append(sum((part.var() + 1 / len(part)) / len(part) for part in parts) / 4)
+    if not means:
+        return 0.0, 1.0
+    return float(np.mean(means)), float(np.sqrt(np.sum(variances)) / len(means))
+
+
+def _log_odds_against(logits: Float[Tensor, "n C"], said: Int[Tensor, " n"]) -> Float[np.ndarray, " n"]:
+    """Log-odds of any class but the one said."""
+    own = logits.double().gather(1, said.unsqueeze(1)).squeeze(1)
+    others = logits.double().scatter(1, said.unsqueeze(1), -torch.inf).logsumexp(1)
+    odds: np.ndarray = (others - own).numpy()
+    return odds

@@ -1,0 +1,295 @@
+"""The choice made without group labels: its parts against independent computations, the whole on planted data."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+from toys import clusters, planted_task
+
+from unrote import automatic
+from unrote.automatic import (
+    ERM,
+    Agreement,
+    Evidence,
+    agreement,
+    choose,
+    cross_fit,
+    delong,
+    measure_agreement,
+    settings,
+    weigh,
+)
+from unrote.data import load_task
+from unrote.errors import OptionError
+from unrote.heldout.kfold import stratified_folds
+from unrote.methods import METHODS, Fitted, Session
+from unrote.models import Stack, StackedLinear
+from unrote.seeding import derive_seed
+from unrote.shift import logit_shift
+from unrote.training import Recipe
+
+
+class TestAgreement:
+    def test_is_cohens_kappa_where_there_is_one_class(self) -> None:
+        random = torch.Generator().manual_seed(0)
+        mistakes = torch.rand(3, 200, generator=random) < torch.tensor([0.2, 0.3, 0.4]).unsqueeze(1)
+        mistakes[1, :50] = mistakes[0, :50]
+        two = mistakes[:2]
+        expected = cohen_kappa_score(two[0].numpy(), two[1].numpy())
+        found = agreement(two, torch.zeros(200, dtype=torch.long))
+        assert found.kappa == pytest.approx(expected)
+        assert found.differ == pytest.approx(float((two[0] != two[1]).double().mean()))
+
+    def test_is_one_for_the_same_exceptions(self) -> None:
+        mistakes = (torch.arange(40) % 7 == 0).repeat(3, 1)
+        found = agreement(mistakes, torch.arange(40) % 2)
+        assert (found.kappa, found.differ) == (pytest.approx(1), 0)
+        assert found.easy_rule
+
+    def test_of_twins_that_always_say_one_class_is_none(self) -> None:
+        y = torch.arange(40) % 2
+        found = agreement((y == 1).repeat(3, 1), y)
+        assert found == Agreement(0, 0)
+        assert not found.easy_rule
+
+    def test_needs_two_pairs(self) -> None:
+        with pytest.raises(OptionError, match="at least two pairs"):
+            agreement(torch.zeros(1, 4, dtype=torch.bool), torch.zeros(4, dtype=torch.long))
+
+
+def test_delong_against_all_pairs() -> None:
+    random = np.random.default_rng(0)
+    positive = random.random(60) < 0.4
+    scores = [
+        random.normal(size=60).round(1) + positive * shift for shift in (1.0, 0.3)
+    ]  # rounded: with ties
+    difference, error = delong(positive, *scores)
+    assert difference == pytest.approx(
+        roc_auc_score(positive, scores[0]) - roc_auc_score(positive, scores[1])
+    )
+    wins = [
+        (s[positive][:, None] > s[~positive]) + 0.5 * (s[positive][:, None] == s[~positive]) for s in scores
+    ]
+    d = wins[0] - wins[1]
+    variance = d.mean(1).var(ddof=1) / d.shape[0] + d.mean(0).var(ddof=1) / d.shape[1]
+    assert error == pytest.approx(np.sqrt(variance))
+
+
+class TestCrossFit:
+    X, Y = clusters(60, seed=1)
+    HELD_OUT = torch.randn(60, 2, generator=torch.Generator().manual_seed(1))
+    RECIPE = Recipe("sgd", 0.1, momentum=0.0, batch_size=None, epochs=20)
+
+    @staticmethod
+    def build(seeds: Any) -> Stack:
+        return StackedLinear(4, 2, seeds, dtype=torch.float64)
+
+    def fit(self, **options: Any) -> Tensor:
+        return cross_fit(
+            self.X,
+            self.Y,
+            self.build,
+            self.RECIPE,
+            self.HELD_OUT,
+            settings((0.5,), (1.0,)),
+            seed=3,
+            **options,
+        )
+
+    def test_against_a_loop_by_hand(self) -> None:
+        found = self.fit()
+        assert found.shape == (2, 60, 2)
+        fold = stratified_folds(self.Y, 2, derive_seed(3, "cross-fit"))
+        for k, strength in enumerate((0.0, 1.0)):
+            for f in range(2):
+                start = self.build([derive_seed(3, "cross-fit", f)])
+                model = nn.Linear(4, 2, dtype=torch.float64)
+                model.weight = nn.Parameter(start.get_parameter("weight")[0])
+                model.bias = nn.Parameter(start.get_parameter("bias")[0])
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                seen = fold != f
+                shift = strength * logit_shift(self.HELD_OUT, self.Y, 0.5)[seen]
+                for _ in range(20):
+                    optimizer.zero_grad()
+                    F.cross_entropy(model(self.X[seen].double()) + shift, self.Y[seen]).backward()
+                    optimizer.step()
+                expected = model(self.X[~seen].double()).detach()
+                torch.testing.assert_close(found[k, ~seen], expected, rtol=1e-5, atol=1e-6)
+
+    def test_no_example_has_a_say_in_what_is_said_of_it(self) -> None:
+        weight = torch.ones(60)
+        weight[7] = 0
+        with_it, without = self.fit(weight=torch.ones(60)), self.fit(weight=weight)
+        torch.testing.assert_close(with_it[:, 7], without[:, 7])
+        assert float((with_it - without).abs().max()) > 1e-4
+
+
+AGREE = Agreement(1.0, 0.0)
+
+
+def logits_for(prediction: Tensor, sure: float = 3.0) -> Tensor:
+    return sure * F.one_hot(prediction, 2).float()
+
+
+class TestVerdict:
+    """Twins wrong on a tenth, and MAT as it would be after a shortcut, wrong labels, or hard examples."""
+
+    N = 2000
+    TRIED = settings((0.1,), (1.0,))
+
+    def evidence(
+        self, fixed: float, lost: float, agreed: Agreement = AGREE
+    ) -> tuple[Evidence, automatic.Chosen]:
+        """MAT gets a share of the exceptions right, and loses a share of the rest; ERM is as the twins are."""
+        random = torch.Generator().manual_seed(0)
+        y = torch.arange(self.N) % 2
+        exceptions = torch.rand(self.N, generator=random) < 0.1
+        twins = torch.where(exceptions, 1 - y, y)
+        draw = torch.rand(self.N, generator=random)
+        changed = torch.where(exceptions, draw < fixed, draw < lost)
+        mat = torch.where(changed, 1 - twins, twins)
+        doubt = 1 + torch.rand(self.N, 1, generator=random)  # which says nothing
+        held_out = logits_for(twins) * doubt
+        cross_fitted = torch.stack([held_out, logits_for(mat)])
+        found = weigh(held_out, cross_fitted, y, agreed, self.TRIED)
+        return found, choose(held_out, cross_fitted, y, found, self.TRIED)
+
+    def test_exceptions_that_can_be_learned(self) -> None:
+        evidence, chosen = self.evidence(fixed=0.8, lost=0.15)
+        assert evidence.shortcut
+        assert evidence.gain == pytest.approx((0.8 - 0.15) / 2, abs=0.03)
+        assert evidence.exceptions == pytest.approx(0.1, abs=0.02)
+        assert (chosen.temperature, chosen.strength) == (0.1, 1.0)
+        np.testing.assert_allclose(chosen.accuracy, [[1, 0], [0.85, 0.8]], atol=0.04)
+        json.dumps(evidence.to_dict(), allow_nan=False)
+
+    @pytest.mark.parametrize("changed", [0.1, 0.5, 0.9])
+    def test_exceptions_that_are_noise(self, changed: float) -> None:
+        """Some are got right by saying the opposite more often, and as many others are lost."""
+        evidence, chosen = self.evidence(fixed=changed, lost=changed)
+        assert not evidence.shortcut
+        assert chosen.strength == 0
+
+    def test_twins_that_do_not_agree(self) -> None:
+        evidence, chosen = self.evidence(fixed=0.8, lost=0.15, agreed=Agreement(0.95, 0.03))
+        assert evidence.p_value < 0.01
+        assert not evidence.shortcut
+        assert chosen.strength == 0
+
+    def test_no_exceptions(self) -> None:
+        y = torch.arange(50) % 2
+        right = logits_for(y)
+        evidence = weigh(right, torch.stack([right, right]), y, AGREE, self.TRIED)
+        assert not evidence.shortcut
+        chosen = choose(right, torch.stack([right, right]), y, evidence, self.TRIED)
+        assert (chosen.temperature, chosen.strength) == ERM
+
+    def test_false_alarms_are_as_rare_as_stated(self) -> None:
+        """MAT that changes its mind at random: p below 0.05 at most that often."""
+        random = torch.Generator().manual_seed(1)
+        y = torch.arange(600) % 2
+        alarms = 0
+        for _ in range(100):
+            twins = torch.where(torch.rand(600, generator=random) < 0.2, 1 - y, y)
+            mat = torch.where(torch.rand(600, generator=random) < 0.4, 1 - twins, twins)
+            held_out = logits_for(twins) * (1 + torch.rand(600, 1, generator=random))
+            alarms += weigh(held_out, torch.stack([held_out, logits_for(mat)]), y, AGREE, self.TRIED).shortcut
+        assert alarms <= 5
+
+
+def test_many_examples_are_judged_by_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(automatic, "ROWS", 100)
+    sizes: list[int] = []
+
+    def twins(x: Any, y: Tensor, *args: Any, **options: Any) -> Any:
+        sizes.append(len(y))
+        assert len(x) == len(y)
+        assert int(y.sum()) == len(y) // 2
+        return real(x, y, *args, **options)
+
+    real = automatic.xrm
+    monkeypatch.setattr(automatic, "xrm", twins)
+    x, y = clusters(400, seed=2)
+    measure_agreement(x, y, lambda s: StackedLinear(4, 2, s), Recipe(epochs=1), 2)
+    assert sizes == [100]
+
+
+def mat(task: Any, recipe: Recipe, seed: int = 0, method: str = "mat", **settings: Any) -> Fitted:
+    d = task.train.x.shape[0]
+    return METHODS[method](**settings).fit(
+        Session(task.for_regime("none"), lambda s: StackedLinear(d, 2, s), recipe, seed)
+    )
+
+
+class TestMAT:
+    RECIPE = Recipe("sgd", 1e-2, momentum=0.9, batch_size=None, steps=150)
+
+    def test_trains_against_a_shortcut(self) -> None:
+        task = load_task("interpretable", n=400, noise_dims=600)
+        fitted = mat(task, self.RECIPE, temperature="auto")
+        chosen = fitted.artefacts["automatic"]
+        assert chosen.evidence.shortcut
+        assert chosen.strength > 0
+        assert task.test is not None
+        minority = task.test.attribute != task.test.y
+        right = fitted.predict(task.test.x) == task.test.y
+        assert float(right[minority].double().mean()) > 0.75
+        assert float(right.double().mean()) > 0.85
+        best = int(np.argmax(chosen.accuracy.min(1)))
+        assert chosen.tried[best] == (chosen.temperature, chosen.strength)
+
+    def test_is_erm_where_there_is_none(self) -> None:
+        """Two classes that overlap, with a tenth of the labels changed."""
+        random = torch.Generator().manual_seed(0)
+        x, y = clusters(400, n_features=10, distance=0.4)
+        wrong = torch.rand(400, generator=random) < 0.1
+        from unrote.data import Split, Task
+
+        task = Task("noisy", Split(x, torch.where(wrong, 1 - y, y)))
+        auto, plain = mat(task, self.RECIPE, temperature="auto"), mat(task, self.RECIPE, method="erm")
+        assert auto.artefacts["automatic"].strength == 0
+        assert torch.equal(auto.logits(x), plain.logits(x))
+
+    def test_strength_multiplies_the_shift(self) -> None:
+        task = planted_task()
+        h = np.random.default_rng(0).normal(size=(64, 2))
+        whole, part = (
+            mat(task, Recipe(epochs=1), held_out=h, strength=s).artefacts["shift"] for s in (1, 0.25)
+        )
+        torch.testing.assert_close(part, 0.25 * whole)
+
+    def test_without_strength_is_erm(self) -> None:
+        task = planted_task()
+        none, plain = (
+            mat(task, Recipe(epochs=2), held_out=np.eye(2)[task.train.y], strength=0),
+            mat(task, Recipe(epochs=2), method="erm"),
+        )
+        torch.testing.assert_close(none.logits(task.train.x), plain.logits(task.train.x))
+
+    def test_strength_is_the_most_that_may_be_chosen(self) -> None:
+        task = load_task("interpretable", n=400, noise_dims=600)
+        chosen = mat(task, self.RECIPE, temperature="auto", strength=0.5).artefacts["automatic"]
+        assert {s for _, s in chosen.tried} == {0, 0.25, 0.5}
+        own = mat(task, self.RECIPE, temperature=0.3, strength="auto").artefacts["automatic"]
+        assert set(own.tried) == {ERM, (0.3, 0.5), (0.3, 1.0)}
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"temperature": "best"}, "temperature='best': a number or 'auto'"),
+        ({"strength": 1.5}, "strength=1.5: a number from 0 to 1"),
+        ({"strength": -0.1}, "strength=-0.1: a number from 0 to 1"),
+        ({"strength": float("nan")}, "strength=nan"),
+        ({"strength": "most"}, "strength='most': a number or 'auto'"),
+    ],
+)
+def test_refuses(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        METHODS["mat"](**given)
