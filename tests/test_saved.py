@@ -68,7 +68,10 @@ class TestRoundTrip:
         record = json.loads(files["model.json"])
         assert record["format"] == FORMAT
         assert record["classes"] == ["no", "yes"]
-        assert record["method"] == {"name": "mat", "settings": {"temperature": 2.0, "held_out": "xrm"}}
+        assert record["method"] == {
+            "name": "mat",
+            "settings": {"temperature": 2.0, "held_out": "xrm", "strength": 1.0},
+        }
         assert record["about"]["seed"] == 0
         assert {"unrote", "python", "torch", "numpy", "scikit-learn"} == set(record["versions"])
         assert record["files"] == {n: content_hash(c) for n, c in files.items() if n != "model.json"}
