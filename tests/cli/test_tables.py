@@ -148,7 +148,11 @@ class TestFit:
         options = ("--target", "label", "--epochs", 1, "--set", "temperature=0.5", "--set", "held_out=kfold")
         assert run("fit", folder / "people.csv", *options, "-o", tmp_path / "m").code == 0
         record = json.loads((tmp_path / "m" / "model.json").read_text())
-        assert record["method"]["settings"] == {"temperature": 0.5, "held_out": "kfold"}
+        assert record["method"]["settings"] == {
+            "temperature": 0.5,
+            "held_out": "kfold",
+            "strength": 1.0,
+        }
 
     def test_a_saved_model_is_not_replaced_unasked(self, run: Run, folder: Path, tmp_path: Path) -> None:
         options = ("fit", folder / "people.csv", "--target", "label", "--epochs", 1, "-o", tmp_path / "m")

@@ -118,6 +118,8 @@ class MATClassifier(BaseClassifier):
 
     def _plan(self, held_out: Any) -> Plan:
         if held_out is None:
-            raise OptionError("held_out=None: 'xrm', 'kfold' or an (n, C) array is wanted; MAT feeds on it")
+            raise OptionError(
+                "held_out=None: 'xrm', 'kfold', 'alo' or an (n, C) array is wanted; MAT feeds on it"
+            )
         temperature = check_number("temperature", self.temperature, 0.0)
         return Plan(make_method("mat", temperature=temperature, held_out=held_out))

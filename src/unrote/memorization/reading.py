@@ -143,11 +143,7 @@ def _wrapped(module: nn.Module, head: str | None) -> ModuleStack:
         raise OptionError(
             f"the head of {type(module).__name__} gives one output: two logits are wanted for two classes"
         )
-    stack = ModuleStack.__new__(ModuleStack)
-    Stack.__init__(stack, [0], layer.out_features)
-    stack.head_name = head
-    stack.members = nn.ModuleList([module])
-    return stack
+    return ModuleStack(lambda: module, layer.out_features, head=head)
 
 
 def _of_scikit_learn(model: Any, X: Any, y: Any) -> Head:
