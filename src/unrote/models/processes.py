@@ -11,6 +11,7 @@ whatever a method keeps per example (flipped labels, moving averages, group weig
 on every process and stays the same there. Methods need not know of it.
 """
 
+import atexit
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -168,4 +169,11 @@ def start_processes(
         raise OptionError(
             f"cannot start processes with devices={devices}, nodes={nodes}, accelerator={accelerator!r}: {error}"
         ) from error
+    # at the end of the interpreter, gloo's threads would abort a process that leaves with a code of its own
+    atexit.register(_leave)
     return Processes(fabric.global_rank, fabric.world_size, fabric.device)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
