@@ -13,7 +13,9 @@ from unrote.cli.table_options import (
     Ignore,
     Kinds,
     Model,
+    Overwrite,
     PictureSize,
+    ReportFile,
     Seed,
     Target,
     Test,
@@ -40,15 +42,7 @@ def add_to(app: typer.Typer) -> None:
         target: Target = None,
         group: Group = None,
         top: Annotated[int, typer.Option(min=0, help="Rows learned by rote to list.")] = 20,
-        output: Annotated[
-            Path | None,
-            typer.Option(
-                "-o",
-                "--output",
-                metavar="FILE",
-                help="The report as .json, or every row as .csv or .parquet.",
-            ),
-        ] = None,
+        output: ReportFile = None,
         test: Test = "0.2",
         model: Model = None,
         epochs: Epochs = None,
@@ -56,7 +50,7 @@ def add_to(app: typer.Typer) -> None:
         ignore: Ignore = None,
         kind: Kinds = None,
         picture_size: PictureSize = 64,
-        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+        overwrite: Overwrite = False,
         json: Json = False,
     ) -> None:
         """Look for a shortcut, for rows learned by rote, and at how a model does on inferred groups."""
@@ -87,20 +81,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _write(result: "Audit", output: Path, said: list[str]) -> None:
-    import json
-
-    from unrote.checkpoint import write_atomically
-    from unrote.errors import DataError
-    from unrote.tables.writing import write_columns
+    from unrote.tables.writing import write_columns, write_json
 
     if output.suffix.lower() != ".json":
         write_columns(output, result.by_row)
         return
-    content = json.dumps({**result.to_dict(), "warnings": said}, indent=2, allow_nan=False)
-    try:
-        write_atomically(output, content.encode())
-    except OSError as error:
-        raise DataError(f"cannot write {output}: {error.strerror}") from error
+    write_json(output, {**result.to_dict(), "warnings": said})
 
 
 def _print(result: "Audit") -> None:

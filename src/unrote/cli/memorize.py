@@ -13,7 +13,9 @@ from unrote.cli.table_options import (
     Ignore,
     Kinds,
     Model,
+    Overwrite,
     PictureSize,
+    ReportFile,
     Seed,
     Target,
     plain,
@@ -46,22 +48,14 @@ def add_to(app: typer.Typer) -> None:
         ] = None,
         models: Annotated[int, typer.Option(min=10, help="Models that 'subsampled' trains.")] = 200,
         top: Annotated[int, typer.Option(min=0, help="Rows to list.")] = 15,
-        output: Annotated[
-            Path | None,
-            typer.Option(
-                "-o",
-                "--output",
-                metavar="FILE",
-                help="The report as .json, or every row as .csv or .parquet.",
-            ),
-        ] = None,
+        output: ReportFile = None,
         model: Model = None,
         epochs: Epochs = None,
         seed: Seed = 0,
         ignore: Ignore = None,
         kind: Kinds = None,
         picture_size: PictureSize = 64,
-        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+        overwrite: Overwrite = False,
         json: Json = False,
     ) -> None:
         """Score how much of each row a model has memorized, and compare groups and training methods."""
@@ -136,11 +130,7 @@ def _architecture(kind: str, session: Any) -> Any:
 
 
 def _write(found: "Comparison", made: "TableTask", output: Path, said: list[str]) -> None:
-    import json
-
-    from unrote.checkpoint import write_atomically
-    from unrote.errors import DataError
-    from unrote.tables.writing import write_columns
+    from unrote.tables.writing import write_columns, write_json
 
     if output.suffix.lower() != ".json":
         columns: dict[str, Any] = {"row": made.rows["train"] + 1, "group": found.groups}
@@ -153,11 +143,7 @@ def _write(found: "Comparison", made: "TableTask", output: Path, said: list[str]
                 columns[f"{name}_error"] = score.errors
         write_columns(output, columns)
         return
-    content = json.dumps({**found.to_dict(), "warnings": said}, indent=2, allow_nan=False)
-    try:
-        write_atomically(output, content.encode())
-    except OSError as error:
-        raise DataError(f"cannot write {output}: {error.strerror}") from error
+    write_json(output, {**found.to_dict(), "warnings": said})
 
 
 def _print(found: "Comparison", made: "TableTask", top: int) -> None:

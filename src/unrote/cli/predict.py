@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unrote.cli.output import Json, print_json
-from unrote.cli.table_options import warnings_on_stderr
+from unrote.cli.table_options import Overwrite, warnings_on_stderr
 
 if TYPE_CHECKING:
     from unrote.saved import SavedModel
@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
                 help="A .csv or .parquet file; default CSV on standard output.",
             ),
         ] = None,
-        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+        overwrite: Overwrite = False,
         json: Json = False,
     ) -> None:
         """Print the class of each row and the probability of every class."""

@@ -1,4 +1,4 @@
-"""What `fit`, `predict` and `audit` share: options, reading data, warnings on standard error."""
+"""What the commands on tables share: options, reading data, warnings on standard error."""
 
 import json
 import warnings
@@ -59,6 +59,13 @@ Epochs = Annotated[
     typer.Option(min=1, help="Passes over the training rows; default by their number.", show_default=False),
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random: the split, the models, the order.")]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="The report as .json, or every row as .csv or .parquet."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")]
 PictureSize = Annotated[int, typer.Option(min=8, max=512, help="Pixels a side that pictures are scaled to.")]
 
 

@@ -22,10 +22,9 @@ from torch import Tensor
 from unrote.data import Split, Task
 from unrote.data.planted import plant_attribute
 from unrote.figures.base import Claim, FigureResult, NumberTable, register_figure
+from unrote.figures.linear_setup import linear_session
 from unrote.figures.style import METHOD_COLOURS, house_style, percent_axis
-from unrote.methods import METHODS, Session
-from unrote.models import StackedLinear
-from unrote.presets import PRESETS
+from unrote.methods import METHODS
 from unrote.seeding import derive_seed, generator
 
 _CORE_NOISE, _SCALE = 0.12, 5.0
@@ -87,18 +86,10 @@ def noisy_core(place: str, sigma: float, n: int, dims: int, seed: int) -> Task:
 
 def _point(place: str, sigma: float, n: int, dims: int, seed: int, progress: bool) -> dict[str, Any]:
     task = noisy_core(place, sigma, n, dims, seed)
-    features = task.train.x.shape[0]
     spread = math.hypot(_CORE_NOISE, 0.0 if place == "appended" else sigma)
     found: dict[str, Any] = {"sigma": sigma, "core_alone": float(norm.cdf(1 / spread))}
     for method in ("erm", "mat"):
-        session = Session(
-            task=task.for_regime("none"),
-            build=lambda seeds: StackedLinear(features, 2, seeds, bias=False),
-            recipe=PRESETS["interpretable"].recipe,
-            seed=seed,
-            progress=progress,
-        )
-        fitted = METHODS[method]().fit(session)
+        fitted = METHODS[method]().fit(linear_session(task, seed, progress=progress))
         assert task.test is not None
         correct = fitted.predict(task.test.x) == task.test.y
         minority = task.test.y != task.test.attribute

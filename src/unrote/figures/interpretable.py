@@ -20,10 +20,11 @@ from torch import Tensor
 
 from unrote.data import Split, Task, load_task
 from unrote.figures.base import Claim, FigureResult, register_figure
+from unrote.figures.linear_setup import linear_session
 from unrote.figures.style import MAJORITY, MINORITY, house_style, percent_axis
-from unrote.methods import METHODS, Session
+from unrote.methods import METHODS
 from unrote.metrics import group_accuracy
-from unrote.models import Stack, StackedLinear
+from unrote.models import Stack
 from unrote.presets import PRESETS
 
 _TEST_EXAMPLES = 10_000  # 5,000 of the minority: its accuracy is known to within a point
@@ -64,11 +65,10 @@ def draw(*, seed: int = 1234, fast: bool = False, progress: bool = False) -> Fig
 
 def _run(panel: _Panel, seed: int, n_test: int, progress: bool) -> dict[str, Any]:
     task = load_task("interpretable", sigma=panel.sigma, seed=seed, n_test=n_test)
-    session = Session(
-        task=task.for_regime("none"),
-        build=lambda seeds: StackedLinear(task.train.x.shape[0], task.n_classes, seeds, bias=False),
+    session = linear_session(
+        task,
+        seed,
         recipe=replace(PRESETS["interpretable"].recipe, learning_rate=panel.learning_rate),
-        seed=seed,
         evaluate=lambda stack: _majority_and_minority(stack, task),
         evaluate_every=20,
         progress=progress,

@@ -14,13 +14,12 @@ from jaxtyping import Bool
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from unrote.data import Split, Task
+from unrote.data import Regime, Split, Task
 from unrote.data.planted import plant_attribute
 from unrote.figures.base import Claim, FigureResult, NumberTable, register_figure
+from unrote.figures.linear_setup import linear_session
 from unrote.figures.style import METHOD_COLOURS, house_style, percent_axis
-from unrote.methods import METHODS, Session
-from unrote.models import StackedLinear
-from unrote.presets import PRESETS
+from unrote.methods import METHODS
 from unrote.seeding import derive_seed, generator
 
 _SCALES = (5.0, 3.0)
@@ -76,14 +75,8 @@ def two_shortcuts(n: int, noise_dims: int, seed: int, sigma: float = 0.5) -> Tas
 
 
 def _accuracy(method: str, task: Task, seed: int, progress: bool) -> list[float]:
-    features = task.train.x.shape[0]
-    session = Session(
-        task=task.for_regime("train" if method == "group_shift" else "none"),
-        build=lambda seeds: StackedLinear(features, 2, seeds, bias=False),
-        recipe=PRESETS["interpretable"].recipe,
-        seed=seed,
-        progress=progress,
-    )
+    regime: Regime = "train" if method == "group_shift" else "none"
+    session = linear_session(task, seed, regime, progress=progress)
     fitted = METHODS[method]().fit(session)
     assert task.test is not None
     correct = fitted.predict(task.test.x) == task.test.y

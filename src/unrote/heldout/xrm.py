@@ -61,7 +61,6 @@ class TwinObjective(Objective):
         self.labels: Int[Tensor, "K n"] = y.repeat(len(assigned), 1)
         self._pairs = torch.arange(len(assigned), device=y.device).unsqueeze(1)
         self._chance: tuple[int, Tensor] | None = None
-        self._trains: tuple[Batch, Tensor] | None = None
         self._said: Tensor | None = None
 
     def _of(self, values: Shaped[Tensor, "K n"], batch: Batch) -> Shaped[Tensor, "K B"]:
@@ -71,11 +70,9 @@ class TwinObjective(Objective):
         return values.index_select(1, batch.index)  # several times as fast as indexing by pair and row
 
     def _rows(self, batch: Batch) -> Bool[Tensor, "S B"]:
-        """Which of its minibatch each twin trains on; asked for twice a step, and made once."""
-        if self._trains is None or self._trains[0] is not batch:
-            first = self._of(self.assigned, batch)
-            self._trains = batch, torch.stack([first, ~first], dim=1).flatten(0, 1)
-        return self._trains[1]
+        """Which of its minibatch each twin trains on."""
+        first = self._of(self.assigned, batch)
+        return torch.stack([first, ~first], dim=1).flatten(0, 1)
 
     def prepare(self, stack: Stack, n_examples: int) -> None:
         """Refuse labels that do not fit the examples or the stack.
@@ -94,19 +91,19 @@ class TwinObjective(Objective):
         trains = self._rows(batch)
         target = self._of(self.labels, batch).repeat_interleave(2, dim=0)
         logits = stack.relative_logits(batch.x, trains, per_member=batch.per_member)
-        self._said = self._held_out(stack, batch, logits.detach()) if self._looks(batch) else None
+        looks = batch.step % self.look_every == 0
+        self._said = self._held_out(stack, batch, trains, logits.detach()) if looks else None
         weight = trains.to(logits.dtype)
         if self.weight is not None:
             weight = weight * self.weight[batch.index]
         return SupervisionBatch(target, weight, None, "class_balanced").loss(logits)
 
-    def _looks(self, batch: Batch) -> bool:
-        return batch.step % self.look_every == 0
-
+    @staticmethod
     @torch.no_grad()
-    def _held_out(self, stack: Stack, batch: Batch, logits: Float[Tensor, "S B C"]) -> Float[Tensor, "K B C"]:
+    def _held_out(
+        stack: Stack, batch: Batch, trains: Bool[Tensor, "S B"], logits: Float[Tensor, "S B C"]
+    ) -> Float[Tensor, "K B C"]:
         """What the twin that does not train on an example says of it; `logits` are those of the loss."""
-        trains = self._rows(batch)
         if not stack.computes_all:
             stack.eval()
             logits = stack.relative_logits(batch.x, ~trains, per_member=batch.per_member)

@@ -1,7 +1,8 @@
-"""Writing columns to a CSV or Parquet file that is there whole or not at all."""
+"""Writing files for users, each there whole or not at all: columns as CSV or Parquet, reports as JSON."""
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,31 @@ def write_columns(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray])
     Raises:
         DataError: if the file cannot be written.
     """
+    if path.suffix.lower() == ".parquet":
+        write_file(path, _parquet(columns))
+    else:
+        text = io.StringIO(newline="")
+        print_csv(text, columns)
+        write_file(path, text.getvalue().encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a report.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    write_file(path, json.dumps(value, indent=2, allow_nan=False).encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file atomically.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
     try:
-        if path.suffix.lower() == ".parquet":
-            write_atomically(path, _parquet(columns))
-        else:
-            text = io.StringIO(newline="")
-            print_csv(text, columns)
-            write_atomically(path, text.getvalue().encode())
+        write_atomically(path, content)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
 
