@@ -126,6 +126,11 @@ class Stack(nn.Module, ABC):
     def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:
         """Replace a member's last linear layer."""
 
+    def forget_gradients(self) -> None:
+        """Set every parameter's gradient to None."""
+        for p in self.parameters():
+            p.grad = None
+
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all parameters and buffers."""
         return {name: value.detach().clone() for name, value in self.state_dict().items()}

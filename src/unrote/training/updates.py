@@ -68,8 +68,9 @@ class Updates:
 
     def start(self) -> None:
         """Forget the gradients of the step before."""
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        self.stack.forget_gradients()
+        for p in self.own:
+            p.grad = None
 
     def apply(self, losses: Float[Tensor, " S"]) -> None:
         """Take a step on the sum of the losses; members share no parameter."""
