@@ -126,10 +126,8 @@ class Stack(nn.Module, ABC):
     def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:
         """Replace a member's last linear layer."""
 
-    def forget_gradients(self) -> None:
-        """Set every parameter's gradient to None."""
-        for p in self.parameters():
-            p.grad = None
+    def recycle_gradients(self) -> None:
+        """Called before gradients are dropped: their memory may serve the next, as new pages take time to map."""
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all parameters and buffers."""

@@ -63,13 +63,14 @@ class Updates:
             self.optimizers["objective optimizer"] = stacked_optimizer(
                 self.own, recipe.optimizer, rates, decays, recipe.momentum
             )
+        self._trained = [*stack.parameters(), *self.own]
         half = isinstance(stack, ModuleStack) and stack.compute.precision == "fp16"
         self.scale = LossScale(stack.n_members, stack.device) if half else None
 
     def start(self) -> None:
         """Forget the gradients of the step before."""
-        self.stack.forget_gradients()
-        for p in self.own:
+        self.stack.recycle_gradients()
+        for p in self._trained:
             p.grad = None
 
     def apply(self, losses: Float[Tensor, " S"]) -> None:
