@@ -37,7 +37,7 @@ def take_examples(values: Tensor, index: Int[Tensor, "*S B"], member_dim: bool) 
         rows = values[index]
         return rows if index.ndim == 2 else rows.unsqueeze(0)
     if index.ndim == 1:
-        return values[:, index]
+        return values.index_select(1, index)  # several times as fast as indexing with a slice
     members = torch.arange(values.shape[0], device=values.device).unsqueeze(1)
     return values[members, index]
 

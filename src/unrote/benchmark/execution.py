@@ -265,7 +265,14 @@ def predict(stack: Stack, x: Inputs) -> Int[Tensor, "S m"]:
     if held is None:
         return stack.predict(x).argmax(-1)
     parts = held.split(stack.predict_batch_size)
-    return torch.cat([stack.relative_logits(stack.place(part)).argmax(-1).cpu() for part in parts], dim=1)
+    return torch.cat([_classes(stack.relative_logits(stack.place(part))).cpu() for part in parts], dim=1)
+
+
+def _classes(logits: Float[Tensor, "S B C"]) -> Int[Tensor, "S B"]:
+    """The class of each row; of two, by a comparison: `argmax` of a short dimension goes one row at a time."""
+    if logits.shape[-1] == 2:
+        return (logits[..., 1] > logits[..., 0]).long()
+    return logits.argmax(-1)
 
 
 def group_membership(task: Task, split: Split) -> Float[Tensor, "m G"] | None:

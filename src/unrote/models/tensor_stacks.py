@@ -90,7 +90,8 @@ class _RelativeLogits(torch.autograd.Function):
         torch.neg(weight[:, 1], out=weight[:, 0])
         bias = None
         if ctx.needs_input_grad[2]:
-            bias = second.sum(1, keepdim=True) * second.new_tensor([-1.0, 1.0])
+            total = second.sum(1)
+            bias = torch.stack([-total, total], dim=1)
         return None, weight, bias, None
 
 

@@ -176,6 +176,7 @@ class _Run:
         self.updates = Updates(stack, self.objective, self.recipe)
         self._reported: Bool[Tensor, " S"] = torch.zeros(stack.n_members, dtype=torch.bool)
         self.diverged_at = torch.full((stack.n_members,), -1, device=stack.device)
+        self._losses: list[Float[Tensor, " S"]] = []  # since they were last looked at
         self.loss_sum = torch.zeros(stack.n_members, device=stack.device)
         self.loss_count = torch.zeros((), dtype=torch.long)
 
@@ -191,12 +192,21 @@ class _Run:
         losses = self.objective.loss(self.stack, batch)
         self.updates.apply(losses)
         self.objective.after_step(self.stack, batch)
-        losses = losses.detach()
-        lost = (self.diverged_at < 0) & ~torch.isfinite(losses)
-        self.diverged_at = torch.where(lost, batch.step, self.diverged_at)
-        self.loss_sum += losses
-        self.loss_count += 1
+        self._losses.append(losses.detach())
         self.step = batch.step + 1
+
+    def _settle(self) -> None:
+        """Take account of the losses since the last time; done at once for several steps, which is cheaper."""
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses)
+        lost = ~torch.isfinite(losses)
+        first = self.step - len(losses) + lost.long().argmax(0)
+        self.diverged_at = torch.where(lost.any(0) & (self.diverged_at < 0), first, self.diverged_at)
+        for loss in losses:  # one after the other, so that the sum does not depend on when this is called
+            self.loss_sum += loss
+        self.loss_count += len(losses)
+        self._losses.clear()
 
     def look(self) -> float:
         """The mean loss over the members that have not diverged; says which have since the last look.
@@ -204,6 +214,7 @@ class _Run:
         Raises:
             DivergedError: if all have.
         """
+        self._settle()
         alive = self.diverged_at < 0
         gone = ~alive.cpu()
         if bool((gone & ~self._reported).any()):
@@ -213,6 +224,7 @@ class _Run:
 
     def record(self, epoch: int, metrics: Mapping[str, Tensor]) -> None:
         """Add an evaluation to the history and take note of the best parameters."""
+        self._settle()
         values = {"loss": self.loss_sum / self.loss_count.clamp_min(1), **metrics}
         columns = {name: value.tolist() for name, value in values.items()}
         self.history.append({"step": self.step, "epoch": epoch, **columns})
@@ -222,6 +234,7 @@ class _Run:
 
     def dump(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and record for a checkpoint."""
+        self._settle()
         parts = {
             "stack": self.stack.state_dict(),
             **{name: _moments(optimizer) for name, optimizer in self.updates.optimizers.items()},
