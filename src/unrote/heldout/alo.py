@@ -19,12 +19,7 @@ from torch import Tensor
 from unrote.data.inputs import as_inputs
 from unrote.errors import DataError, OptionError
 from unrote.heldout.held_out import HeldOut
-from unrote.memorization.fitting import fit_softmax
-from unrote.memorization.head_solver import leave_out, settle
-from unrote.memorization.reading import own, softmax
-
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
-"""Tried where none is given, on features scaled to a mean square of one."""
+from unrote.memorization.penalty import PENALTIES, best_penalty
 
 _MOST_FEATURES = 20_000
 
@@ -43,8 +38,8 @@ def alo(
         x: n examples that are arrays, flattened; or their features.
         y: (n,) labels.
         n_classes: C.
-        penalty: lambda of `mean loss + lambda/2 |W|^2` on centred features of mean square one; of several the one
-            whose held-out predictions have the lowest loss.
+        penalty: lambda of `mean loss + lambda/2 |W|^2` on centred features of mean square one; of several, the
+            largest first, the one whose held-out predictions have the lowest loss.
         weight: (n,) of each example's loss; None weighs all the same.
 
     Raises:
@@ -56,21 +51,8 @@ def alo(
         raise OptionError(f"penalty={penalty!r}: numbers above 0 are wanted")
     features = _features(x)
     target, w = y.cpu().numpy(), None if weight is None else weight.cpu().double().numpy()
-    best: tuple[float, np.ndarray] | None = None
-    start = None
-    for value in penalties:
-        head = fit_softmax(features, target, n_classes, penalty=value, weight=w, start=start, tolerance=1e-7)
-        assert head.bias is not None
-        start = np.concatenate([head.weight, head.bias[:, None]], 1)
-        data = head.data(w)
-        logits = head.logits + leave_out(data, target, settle(data, value, "float64")).change
-        loss = float(data.w @ -np.log(own(softmax(logits), target).clip(1e-12)))
-        if best is None or loss < best[0]:
-            best = loss, logits
-        elif loss > 1.5 * best[0]:
-            break  # penalties that follow are smaller still
-    assert best is not None
-    return HeldOut(torch.from_numpy(best[1]).float())
+    best = best_penalty(features, target, n_classes, penalties, w)
+    return HeldOut(torch.from_numpy(best.held_out_logits).float())
 
 
 def _features(x: Any) -> Float[np.ndarray, "n d"]:

@@ -4,6 +4,7 @@ A linear layer that sees each example once has the gradient delta a' (and delta 
 |delta|^2 (|a|^2 + 1), from one forward and one backward pass ("ghost norm"). Other layers go through torch.func.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from unrote.data.inputs import Example, as_inputs, map_tensors
 from unrote.errors import OptionError
 from unrote.memorization.reading import Head, as_stack, labels, read_head
-from unrote.models import ModuleStack, Stack, StackedLinear
+from unrote.models import ModuleStack, Stack, StackedLinear, StackedMLP
 
 Parameters = Literal["head", "all"] | Sequence[str]
 """Whose gradients are meant: the last linear layer's, all, or those whose dotted names begin so."""
@@ -61,6 +62,77 @@ def chosen(stack: Stack, parameters: Parameters) -> dict[str, Tensor]:
     if not named:
         raise OptionError(f"parameters={parameters!r} are none of the model's: 'head', 'all' or dotted names")
     return named
+
+
+def as_modules(stack: Stack) -> ModuleStack:
+    """The same network as modules, for what needs layers to hook.
+
+    Raises:
+        OptionError: if it is made of something else.
+    """
+    if isinstance(stack, (StackedLinear, StackedMLP)):
+        weight, bias = stack.live_head()
+        linear = [_linear(weight.detach(), None if bias is None else bias.detach())]
+        if isinstance(stack, StackedMLP):
+            hidden = _linear(stack.hidden_weight.detach()[0], stack.hidden_bias.detach()[0])
+            linear = [hidden, nn.ReLU(), *linear]
+        return ModuleStack(lambda: nn.Sequential(nn.Flatten(), *linear), stack.n_classes).eval()
+    if not isinstance(stack, ModuleStack):
+        raise OptionError(f"a {type(stack).__name__} has no modules: parameters='head' is wanted")
+    return stack
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> Any:
+    out, into = weight.shape
+    # an initialiser would draw from the global generator
+    layer = nn.utils.skip_init(nn.Linear, into, out, bias=bias is not None, dtype=weight.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer
+
+
+class ByIndex(nn.Module):
+    """A copy of a network that is given the indices of its examples: for libraries that load data themselves.
+
+    Args:
+        stack: of one.
+        X: n examples.
+    """
+
+    def __init__(self, stack: Stack, X: Any) -> None:
+        super().__init__()
+        modules = as_modules(stack)
+        member = copy.deepcopy(modules.members[0])
+        self.stack = ModuleStack(lambda: member, stack.n_classes, head=modules.head_name).eval()
+        self.inputs = as_inputs(X)
+
+    def forward(self, rows: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """Logits of the examples at `rows`."""
+        # so that hooks on the first layer, too, are given a gradient
+        x = map_tensors(
+            self.stack.place(self.inputs[rows.cpu()]),
+            lambda t: t.requires_grad_(torch.is_grad_enabled()) if t.is_floating_point() else t,
+        )
+        logits: Tensor = self.stack(x)[0]
+        return logits
+
+    def layers(self, parameters: Parameters) -> dict[str, nn.Module]:
+        """The layers whose own parameters are meant, by their names in this module.
+
+        Raises:
+            OptionError: if only some of a layer's parameters are.
+        """
+        named, found = chosen(self.stack, parameters), {}
+        for name, layer in self.stack.named_modules():
+            own = [f"{name}.{part}" for part, _ in layer.named_parameters(recurse=False)]
+            if not any(part in named for part in own):
+                continue
+            if not all(part in named for part in own):
+                raise OptionError(f"parameters={parameters!r}: of layer {name!r} all or none are wanted")
+            found[f"stack.{name}"] = layer
+        return found
 
 
 def per_example(
@@ -147,6 +219,12 @@ def head_norms(head: Head) -> Float[np.ndarray, " n"]:
     squares = np.concatenate([np.einsum("iq,iq->i", a, a) for _, a in data.chunks(np.float32)])
     result: np.ndarray = np.einsum("ic,ic->i", r, r) * squares
     return result
+
+
+def draw_labels(logits: Float[Tensor, "B C"], chance: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """Labels drawn from the model, by uniform numbers in [0, 1)."""
+    below = logits.softmax(1).cumsum(1) < chance.to(logits.device).unsqueeze(1)
+    return below.sum(1).clamp_max(logits.shape[1] - 1)
 
 
 def only_linear(module: nn.Module) -> bool:

@@ -18,6 +18,8 @@ from torch import Tensor
 from unrote.errors import OptionError
 from unrote.memorization.gradients import (
     Parameters,
+    as_modules,
+    draw_labels,
     layer_signals,
     network,
     only_linear,
@@ -26,7 +28,7 @@ from unrote.memorization.gradients import (
 from unrote.memorization.head_solver import settle
 from unrote.memorization.reading import read_head
 from unrote.memorization.score import Clock, Cost, Score
-from unrote.models import ModuleStack, Stack, StackedLinear, StackedMLP
+from unrote.models import ModuleStack, Stack
 from unrote.seeding import generator
 
 _SHARE = 0.1  # of the mean eigenvalue, where no damping is given
@@ -37,11 +39,12 @@ def network_self_influence(
     X: Any,
     y: Any,
     *,
-    approximation: Literal["kfac", "projected"] = "projected",
+    approximation: Literal["kfac", "projected"] | None = None,
     parameters: Parameters = "all",
     damping: float | None = None,
     dimensions: int = 1024,
     seed: int = 0,
+    backend: Literal["unrote", "kronfluence"] = "unrote",
 ) -> Score:
     """Approximate self-influence on a network's parameters, (n,), at least 0.
 
@@ -49,53 +52,47 @@ def network_self_influence(
         model: a stack of one, what carries one, or an `nn.Module`.
         X: n examples.
         y: (n,) labels.
-        approximation: "kfac" for networks of linear layers, or "projected" for any.
-        parameters: "all" or dotted names; of "projected" alone.
-        damping: of the mean curvature; default a tenth of its mean eigenvalue.
+        approximation: "kfac" or "projected"; default "projected", and "kfac" with kronfluence, which has no other.
+        parameters: "all", "head" or dotted names; with our own "kfac" all.
+        damping: of the mean curvature; default a tenth of its mean eigenvalue (kronfluence: of each layer's).
         dimensions: k of the projection.
         seed: of drawn labels and of the projection.
+        backend: "unrote", whose "kfac" is of linear layers used once, or "kronfluence" (an extra, "attribution"),
+            whose "kfac" is of all linear layers and convolutions, and leaves other layers out.
 
     Raises:
-        OptionError: if an option is out of range, or K-FAC is asked of other than linear layers.
+        OptionError: if an option is out of range, or K-FAC is asked of layers that have none.
+        MissingPackageError: if the backend is not installed.
     """
+    approximation = approximation or ("projected" if backend == "unrote" else "kfac")
     if approximation not in ("kfac", "projected"):
         raise OptionError(f"approximation={approximation!r}: 'kfac' or 'projected' is wanted")
+    if backend not in ("unrote", "kronfluence"):
+        raise OptionError(f"backend={backend!r}: 'unrote' or 'kronfluence' is wanted")
     if damping is not None and not damping > 0:
         raise OptionError(f"damping={damping!r}: a number above 0 is wanted")
     clock = Clock()
     stack, target = network(model, X, y)
+    if backend == "kronfluence":
+        if approximation == "projected":
+            raise OptionError("backend='kronfluence' has no 'projected': approximation='kfac' is wanted")
+        from unrote.memorization.kronfluence_backend import ekfac
+
+        values, note = ekfac(stack, X, target, parameters, damping, seed)
+        return Score("self_influence (EK-FAC)", values, Cost(clock.seconds, passes=9), notes=(note,))
     if approximation == "projected":
         values, note = _projected(stack, X, target, parameters, damping, dimensions, seed)
         return Score("self_influence (projected)", values, Cost(clock.seconds, passes=4), notes=(note,))
-    values, note = _kfac(as_modules(stack), X, target, damping, seed)
+    if parameters != "all":
+        raise OptionError(f"parameters={parameters!r}: with our own 'kfac' all are wanted")
+    modules = as_modules(stack)
+    if not only_linear(modules.members[0]):
+        raise OptionError(
+            "K-FAC here is of linear layers alone: approximation='projected' takes any layer, and "
+            "backend='kronfluence' convolutions too"
+        )
+    values, note = _kfac(modules, X, target, damping, seed)
     return Score("self_influence (EK-FAC)", values, Cost(clock.seconds, passes=9), notes=(note,))
-
-
-def as_modules(stack: Stack) -> ModuleStack:
-    """The same network as modules, for those layers whose hooks are needed.
-
-    Raises:
-        OptionError: if it has other than linear layers.
-    """
-    if isinstance(stack, (StackedLinear, StackedMLP)):
-        weight, bias = stack.live_head()
-        linear = [_linear(weight.detach(), None if bias is None else bias.detach())]
-        if isinstance(stack, StackedMLP):
-            hidden = _linear(stack.hidden_weight.detach()[0], stack.hidden_bias.detach()[0])
-            linear = [hidden, torch.nn.ReLU(), *linear]
-        return ModuleStack(lambda: torch.nn.Sequential(torch.nn.Flatten(), *linear), stack.n_classes).eval()
-    if not isinstance(stack, ModuleStack) or not only_linear(stack.members[0]):
-        raise OptionError("K-FAC here is of linear layers alone: approximation='projected' takes any layer")
-    return stack
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> Any:
-    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
-    return layer
 
 
 def _with_ones(a: Tensor, bias: bool) -> Tensor:
@@ -111,10 +108,8 @@ def _kfac(
 
     def draw(logits: Tensor, labels: Tensor) -> Tensor:
         nonlocal at
-        chance = draws[at : at + len(labels)].to(logits.device)
         at += len(labels)
-        below = logits.softmax(1).cumsum(1) < chance.unsqueeze(1)
-        return below.sum(1).clamp_max(logits.shape[1] - 1)
+        return draw_labels(logits, draws[at - len(labels) : at])
 
     sums: list[list[Tensor]] = []
     for _, layers in layer_signals(stack, X, y, target=draw):
@@ -149,9 +144,7 @@ def _projected(
     """
     if k < 1:
         raise OptionError(f"dimensions={k}: at least 1 is wanted")
-    p = stack.predict(X)[0].softmax(1)
-    chance = torch.rand(len(y), 1, generator=generator(seed, "drawn labels"))
-    drawn = (p.cumsum(1) < chance).sum(1).clamp_max(p.shape[1] - 1)
+    drawn = draw_labels(stack.predict(X)[0], torch.rand(len(y), generator=generator(seed, "drawn labels")))
     own, sampled = (_rows(stack, X, target, parameters, k, seed) for target in (y, drawn))
     matrix = sampled.mT @ sampled / len(y)
     damped = damping if damping is not None else _SHARE * float(matrix.diagonal().mean()) or 1.0

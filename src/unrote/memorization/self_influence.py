@@ -6,7 +6,8 @@ s_i / n is, to first order, what leaving the example out adds to its own loss. I
 or understates the examples that matter most; `leave_one_out` corrects that at about the same cost.
 """
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from unrote.errors import OptionError
 from unrote.memorization.fitting import fit_softmax, stationarity
 from unrote.memorization.head_solver import Settled, factorise, leave_out, settle
 from unrote.memorization.hessian import HeadData, residuals
+from unrote.memorization.penalty import best_penalty, scaled_penalties
 from unrote.memorization.reading import Head, own, read_head, softmax
 from unrote.memorization.score import Clock, Cost, Score
 
@@ -23,16 +25,24 @@ def prepared(
     X: Any,
     y: Any,
     *,
-    damping: float | None,
+    damping: float | Literal["auto"] | None,
     head: str | None,
     refit: bool,
     weight: Any,
     dtype: str | None,
     form: str = "auto",
 ) -> tuple[Head, HeadData, Settled]:
-    """The head, what its Hessian is made of, and how it is factorised; see `self_influence` for the arguments."""
+    """The head, what its Hessian is made of, and how it is factorised; see `self_influence` for the arguments.
+
+    Raises:
+        OptionError: if the damping is a word other than "auto".
+    """
     found = read_head(model, X, y, head=head)
     weight = None if weight is None else np.asarray(weight, np.float64)
+    if isinstance(damping, str):
+        if damping != "auto":
+            raise OptionError(f"damping={damping!r}: a number of at least 0, 'auto' or None is wanted")
+        return _at_best_penalty(found, weight, dtype, form)
     data = found.data(weight)
     settled = settle(data, damping, dtype, penalty=found.penalty, damp_bias=found.bias_penalised, form=form)
     if refit:
@@ -55,7 +65,22 @@ def prepared(
         note = (
             f"largest slope {slope:.1e} of the penalised loss at the head (0 where it was trained to the end)"
         )
-    return found, data, Settled(**{**vars(settled), "notes": (*settled.notes, note)})
+    return found, data, replace(settled, notes=(*settled.notes, note))
+
+
+def _at_best_penalty(
+    found: Head, weight: np.ndarray | None, dtype: str | None, form: str
+) -> tuple[Head, HeadData, Settled]:
+    features = np.asarray(found.features)
+    tried = scaled_penalties(features)
+    best = best_penalty(features, found.y, len(found.weight), tried, weight)
+    data = best.head.data(weight)
+    settled = settle(data, best.penalty, dtype, form=form)
+    note = (
+        f"the head was fitted again with penalty {best.penalty:.3g}, of {len(tried)} the one whose held-out "
+        f"predictions have the lowest loss, {best.loss:.3g}"
+    )
+    return best.head, data, replace(settled, notes=(*settled.notes, note))
 
 
 def self_influence(
@@ -63,7 +88,7 @@ def self_influence(
     X: Any,
     y: Any,
     *,
-    damping: float | None = None,
+    damping: float | Literal["auto"] | None = None,
     head: str | None = None,
     refit: bool = False,
     weight: Any = None,
@@ -76,6 +101,8 @@ def self_influence(
         X: n examples, as the model takes them.
         y: (n,) labels.
         damping: of the mean Hessian; default the penalty the model tells of, else a share of its mean eigenvalue.
+            "auto" fits the head again with the penalty, of a few, under which the closed form's held-out
+            predictions fit the labels best: of use to find wrong labels, as few heads are trained with it.
         head: dotted name of an `nn.Module`'s last linear layer.
         refit: fit the head again to its minimum first, with the damping as penalty.
         weight: (n,) what each example counted in training.
@@ -104,7 +131,7 @@ def leave_one_out(
     X: Any,
     y: Any,
     *,
-    damping: float | None = None,
+    damping: float | Literal["auto"] | None = None,
     head: str | None = None,
     refit: bool = False,
     weight: Any = None,
@@ -120,7 +147,8 @@ def leave_one_out(
         model: as for `self_influence`.
         X: n examples.
         y: (n,) labels.
-        damping: the head's L2 penalty; default the one the model tells of, else a share of the mean eigenvalue.
+        damping: the head's L2 penalty; default the one the model tells of, else a share of the mean eigenvalue;
+            "auto" as for `self_influence`.
         head: dotted name of an `nn.Module`'s last linear layer.
         refit: fit the head again to its minimum first, which the closed form supposes.
         weight: (n,) what each example counted in training.
