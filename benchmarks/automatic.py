@@ -14,7 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unrote import Recipe, load_task
-from unrote.automatic import ERM, LEVEL, choose, cross_fit, measure_agreement, settings, weigh
+from unrote.automatic import ERM, LEVEL, settings
 from unrote.data import Split, Task
-from unrote.heldout import xrm
+from unrote.data.fashion import CLASSES
+from unrote.data.planted import colours, plant_attribute, tint
+from unrote.figures.two_shortcuts import two_shortcuts
+from unrote.methods import METHODS, Session
 from unrote.metrics import group_report
 from unrote.models import Stack, StackedLinear, StackedMLP
 from unrote.seeding import derive_seed, generator
-from unrote.shift import logit_shift
+from unrote.shift import group_shift, logit_shift
 from unrote.supervision import Supervision
 from unrote.training import Supervised, train
 
@@ -38,16 +41,17 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "results" / "automatic.jsonl"
 PAGE = ROOT / "docs" / "automatic.md"
 
-TRIED = settings()
-GRID = [*TRIED, (0.5, 0.5), (0.5, 1.0), (1.0, 1.0)]
-"""What the oracle chooses from; the first ones are what `temperature="auto"` does."""
+GRID = [*settings(), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0)]
+"""What the oracle chooses from, against one shortcut; the first ones are what `temperature="auto"` does."""
 
+TWO_FEATURES, TWO_PLANTED = "interpretable, two shortcuts", "fashion, two shortcuts"
 GARMENTS = {2: "pullover,coat", 3: "pullover,coat,shirt", 4: "t-shirt,pullover,coat,shirt"}
 RECIPES = {
     "interpretable": Recipe("sgd", 1e-2, momentum=0.0, epochs=1000, batch_size=None),
     "reviews": Recipe("adam", 1e-2, epochs=60, batch_size=128),
     "fashion": Recipe("adam", 1e-3, epochs=40, batch_size=128),
 }
+RECIPES["two features"] = RECIPES["interpretable"]
 DEFAULT = Recipe("adam", 1e-3, epochs=60, batch_size=128)
 ROWS = 2500  # of a table
 
@@ -62,6 +66,8 @@ class Condition:
     shortcut: bool | None
     noise: float = 0.0
     fresh: bool = False
+    rows: int = 1500  # photographs to train on
+    rare: float = 1.0  # share of the second class's training and validation examples that is kept
 
 
 def conditions() -> Iterator[Condition]:
@@ -86,6 +92,12 @@ def conditions() -> Iterator[Condition]:
     for table in ("adult", "compas"):
         yield Condition(table, table, {}, None)
     yield from _fresh()
+    yield from _hard()
+    yield Condition(TWO_FEATURES, "two features", {}, shortcut=True)
+    for classes in (GARMENTS[2], "sandal,sneaker"):
+        yield Condition(
+            f"{TWO_PLANTED}, {classes}", "fashion", {"classes": classes}, shortcut=True, rows=3000
+        )
 
 
 def _noisy() -> Iterator[Condition]:
@@ -126,14 +138,66 @@ def _fresh() -> Iterator[Condition]:
     yield Condition("digits 50%, noise 5%", "digits", {"alignment": 0.5}, False, 0.05, fresh=True)
 
 
+def _hard() -> Iterator[Condition]:
+    """Many classes, classes of different size, a minority of half a percent."""
+    for n in (6, 10):
+        for share in (1 / n, 0.9):
+            options = {"classes": CLASSES[:n], "alignment": share}
+            yield Condition(
+                f"fashion, {n} classes {share:.0%}", "fashion", options, share > 1 / n, rows=500 * n
+            )
+    for share in (0.5, 0.9):
+        options = {"classes": GARMENTS[2], "alignment": share}
+        name = f"fashion, 2 classes {share:.0%}, of 10 : 1"
+        yield Condition(name, "fashion", options, share > 0.5, rows=3000, rare=0.1)
+    options = {"classes": GARMENTS[2], "alignment": 0.995}
+    yield Condition("fashion, 2 classes 99.5%", "fashion", options, shortcut=True, rows=6000)
+
+
+def two_planted(task: Task, seed: int) -> Task:
+    """The photographs of a task with two shortcuts: a tint (95%) and the corner with a bright square (90%)."""
+
+    def planted(split: Split, name: str, alignments: tuple[float, float]) -> Split:
+        first, second = (
+            plant_attribute(split.y, 2, alignment, derive_seed(seed, "two planted", name, which))
+            for which, alignment in enumerate(alignments)
+        )
+        x = tint(split.x[torch.arange(len(split))].amax(1), first, colours(2), 1.0)
+        for corner, columns in enumerate((slice(0, 4), slice(24, 28))):
+            x[second == corner, :, :4, columns] = 1.0
+        return Split(x, split.y, 2 * first + second)
+
+    assert task.validation is not None
+    assert task.test is not None
+    parts = {
+        "train": planted(task.train, "train", (0.95, 0.9)),
+        "validation": planted(task.validation, "validation", (0.95, 0.9)),
+        "test": planted(task.test, "test", (0.5, 0.5)),
+    }
+    return Task(
+        "two planted", **parts, class_names=task.class_names, attribute_names=("--", "-+", "+-", "++")
+    )
+
+
 def make(condition: Condition, seed: int) -> Task:
     """The condition's task, small enough for seconds."""
-    extra = {"n_train": 1500, "n_validation": 500} if condition.task == "fashion" else {}
-    task = load_task(condition.task, seed=seed, **condition.options, **extra)
+    if condition.name == TWO_FEATURES:
+        task = two_shortcuts(1000, 1797, seed)
+        assert task.test is not None
+        return replace(task, validation=task.test)  # nothing is chosen by it
+    extra = {"n_train": condition.rows, "n_validation": 500} if condition.task == "fashion" else {}
+    if condition.name.startswith(TWO_PLANTED):
+        # without a tint the channels are alike
+        task = two_planted(load_task("fashion", seed=seed, strength=0.0, **condition.options, **extra), seed)
+    else:
+        task = load_task(condition.task, seed=seed, **condition.options, **extra)
 
     def small(split: Split | None, name: str) -> Split:
         assert split is not None
         rows = torch.arange(min(len(split), ROWS) if condition.task in ("adult", "compas") else len(split))
+        if condition.rare < 1 and name != "test":
+            lucky = torch.rand(len(rows), generator=generator(seed, "rare", name)) < condition.rare
+            rows = rows[(split.y != 1) | lucky]
         x, y = split.x[rows], split.y[rows]
         if condition.task == "fashion":
             x = F.avg_pool2d(x, 2).flatten(1).contiguous()
@@ -154,7 +218,7 @@ def make(condition: Condition, seed: int) -> Task:
 def builder(condition: Condition, task: Task) -> Callable[[Any], Stack]:
     """Linear heads for vectors of features, else a perceptron."""
     d, n_classes = int(np.prod(task.train.x.shape)), task.n_classes
-    if condition.task in ("interpretable", "reviews"):
+    if condition.task in ("interpretable", "reviews", "two features"):
         return lambda seeds: StackedLinear(d, n_classes, seeds)
     return lambda seeds: StackedMLP(d, n_classes, seeds, hidden=64)
 
@@ -165,26 +229,35 @@ def execute(condition: Condition, seed: int) -> dict[str, Any]:
     task = make(condition, seed)
     build, recipe = builder(condition, task), RECIPES.get(condition.task, DEFAULT)
     x, y = task.train.x, task.train.y
-    agreed, _ = measure_agreement(x, y, build, recipe, task.n_classes, seed=seed)
-    twins = xrm(x, y, build, recipe, n_classes=task.n_classes, seeds=[seed])
-    held_out = twins.logits[0]
-    cross_fitted = cross_fit(x, y, build, recipe, held_out, TRIED, seed=seed)
-    evidence = weigh(held_out, cross_fitted, y, agreed, TRIED)
-    chosen = choose(held_out, cross_fitted, y, evidence, TRIED)
+    session = Session(task.for_regime("none"), build, recipe, seed)
+    own = METHODS["mat"]().supervision(session).shift
+    chosen, held_out = session.artefacts["automatic"], session.artefacts["held_out"].logits
     shift = torch.stack([strength * logit_shift(held_out, y, t) for t, strength in GRID])
-    stack = build([derive_seed(seed, "model", 0)] * len(GRID))
+    shift = torch.cat([shift, torch.zeros_like(shift[:1]) if own is None else own.unsqueeze(0)])
+    stack = build([derive_seed(seed, "model", 0)] * len(shift))
     train(stack, x, Supervised(Supervision(y, shift=shift)), recipe, seed=derive_seed(seed, "order"))
     assert task.validation is not None
     assert task.test is not None
+    known = {}
+    if condition.name.startswith((TWO_FEATURES, TWO_PLANTED)):
+        # both attributes known
+        groupdro = METHODS["groupdro"]().fit(Session(task.for_regime("train"), build, recipe, seed))
+        known["groupdro"] = group_accuracy(task, task.test, groupdro.logits(task.test.x))
+        exact = build([derive_seed(seed, "model", 0)])
+        supervision = Supervision(y, shift=group_shift(task.train.attribute, y, task.n_classes))
+        train(exact, x, Supervised(supervision), recipe, seed=derive_seed(seed, "order"))
+        known["exact"] = group_accuracy(task, task.test, exact.predict(task.test.x)[0])
     return {
+        **known,
         "condition": condition.name,
         "seed": seed,
         "shortcut": condition.shortcut,
         "fresh": condition.fresh,
-        "evidence": evidence.to_dict(),
-        "chosen": GRID.index((chosen.temperature, chosen.strength)),
+        "evidence": chosen.evidence.to_dict(),
+        "behind": [one.to_dict() for one in chosen.behind],
+        "chosen": [chosen.temperature, chosen.strength],
+        "shortcuts": chosen.shortcuts,
         "grid": GRID,
-        "cross_fitted": np.nan_to_num(chosen.accuracy, nan=-1).round(4).tolist(),
         "validation": [group_accuracy(task, task.validation, z)[1] for z in stack.predict(task.validation.x)],
         "test": [group_accuracy(task, task.test, z) for z in stack.predict(task.test.x)],
         "seconds": round(time.process_time() - start, 1),
@@ -217,8 +290,8 @@ def run(seeds: list[int], pattern: str) -> None:
             agreed, worst = row["evidence"]["agreement"], [one[1] for one in row["test"]]
             print(
                 f"{condition.name:40s} seed {seed}: kappa {agreed['kappa']:.2f} differ {agreed['differ']:.3f} "
-                f"p {row['evidence']['p_value']:.3f} chosen {GRID[row['chosen']]} "
-                f"worst {worst[row['chosen']]:.2f}, ERM {worst[0]:.2f}, best {max(worst):.2f}",
+                f"p {row['evidence']['p_value']:.3f} found {row['shortcuts']} chosen {row['chosen']} "
+                f"worst {worst[-1]:.2f}, ERM {worst[0]:.2f}, best {max(worst):.2f}",
                 flush=True,
             )
 
@@ -231,9 +304,9 @@ def policies(row: dict[str, Any]) -> dict[str, int]:
         "ERM": grid.index(ERM),
         "T 0.1": grid.index((0.1, 1.0)),
         "T 2": grid.index((2.0, 1.0)),
-        "auto": row["chosen"],
-        "validation groups": int(np.argmax(row["validation"])),
-        "oracle": int(np.argmax(worst)),
+        "auto": len(grid),
+        "validation groups": int(np.argmax(row["validation"][: len(grid)])),
+        "oracle": int(np.argmax(worst[: len(grid)])),
     }
 
 

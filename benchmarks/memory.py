@@ -79,6 +79,7 @@ def train(path: Path, arguments: argparse.Namespace) -> dict[str, float]:
 
     from unrote import Recipe, Split, Task, evaluate, fit
     from unrote.data import open_features
+    from unrote.presets import PAPER_SETTINGS
 
     classes, features = arguments.classes, arguments.features
     y, attribute = labels(arguments.rows, classes, ALIGNED, seed=0)
@@ -88,7 +89,14 @@ def train(path: Path, arguments: argparse.Namespace) -> dict[str, float]:
 
     def run(x: object, n: int) -> object:
         task = Task("memory", train=Split(x, y[:n], attribute[:n]), test=Split(test, test_y, test_attribute))
-        fitted = fit(task, arguments.method, model="linear", recipe=recipe, progress=sys.stderr.isatty())
+        fitted = fit(
+            task,
+            arguments.method,
+            model="linear",
+            recipe=recipe,
+            progress=sys.stderr.isatty(),
+            **PAPER_SETTINGS.get(arguments.method, {}),
+        )
         return evaluate(fitted, task)
 
     with tempfile.TemporaryDirectory() as folder:

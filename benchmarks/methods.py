@@ -23,6 +23,7 @@ from scipy import stats
 from unrote import Recipe, evaluate, fit, load_task
 from unrote.errors import UnroteError
 from unrote.methods import METHODS
+from unrote.presets import PAPER_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "results" / "methods.jsonl"
@@ -82,7 +83,13 @@ def execute(run: Run) -> dict[str, Any]:
     start = time.process_time()  # processor time, which other work on the machine does not stretch
     try:
         fitted = fit(
-            task, run.method, groups=run.groups, model=column.model, recipe=column.recipe, seed=run.seed
+            task,
+            run.method,
+            groups=run.groups,
+            model=column.model,
+            recipe=column.recipe,
+            seed=run.seed,
+            **PAPER_SETTINGS.get(run.method, {}),
         )
     except UnroteError as error:
         return {**asdict(run), "error": f"{type(error).__name__}: {error}"}

@@ -152,7 +152,7 @@ def measure(setting: Setting, seeds: range, quick: bool) -> Iterator[dict[str, A
         for option in OPTIONS:
 
             def pipeline(o: Option = option, s: int = seed, t: Task = task) -> Any:
-                return fit(t, "mat", seed=s, held_out=twins(setting, o, t, s), **how)
+                return fit(t, "mat", temperature=0.1, seed=s, held_out=twins(setting, o, t, s), **how)
 
             cost, mat = seconds_of(pipeline)
             found.setdefault(option.name, []).append((cost / base, cost, worst_group(mat, task)))

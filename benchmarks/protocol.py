@@ -76,7 +76,13 @@ def specification(n_configurations: int, n_seeds: int) -> Spec:
                     "recipe": {**recipe, "learning_rate": rate, "weight_decay": decay},
                 }
             ],
-            "methods": [{"name": "mat", "search": {"temperature": [0.001, 0.01, 0.1]}}],
+            "methods": [
+                {
+                    "name": "mat",
+                    "settings": {"temperature": 0.1},
+                    "search": {"temperature": [0.001, 0.01, 0.1]},
+                }
+            ],
             "criteria": {"val": ["worst_group"]},
             "search": n_configurations,
             "seeds": n_seeds,

@@ -298,7 +298,7 @@ class TestRefusesCheckpoints:
         )
 
     def test_of_another_setting(self, folder: Path) -> None:
-        self.refuses(folder, "temperature: 0.1 there, 0.5 here", temperature=0.5)
+        self.refuses(folder, "temperature: 'auto' there, 0.5 here", temperature=0.5)
 
     def test_of_another_method(self, folder: Path) -> None:
         self.refuses(folder, "method: 'mat' there, 'erm' here", method="erm")

@@ -22,15 +22,17 @@ from unrote.automatic import (
     delong,
     measure_agreement,
     settings,
+    shifts_of,
     weigh,
 )
 from unrote.data import load_task
 from unrote.errors import OptionError
+from unrote.figures.two_shortcuts import two_shortcuts
 from unrote.heldout.kfold import stratified_folds
 from unrote.methods import METHODS, Fitted, Session
 from unrote.models import Stack, StackedLinear
 from unrote.seeding import derive_seed
-from unrote.shift import logit_shift
+from unrote.shift import joint_shift
 from unrote.training import Recipe
 
 
@@ -95,8 +97,7 @@ class TestCrossFit:
             self.Y,
             self.build,
             self.RECIPE,
-            self.HELD_OUT,
-            settings((0.5,), (1.0,)),
+            shifts_of([self.HELD_OUT], self.Y, settings((0.5,), (1.0,))),
             seed=3,
             **options,
         )
@@ -113,7 +114,7 @@ class TestCrossFit:
                 model.bias = nn.Parameter(start.get_parameter("bias")[0])
                 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
                 seen = fold != f
-                shift = strength * logit_shift(self.HELD_OUT, self.Y, 0.5)[seen]
+                shift = strength * joint_shift([self.HELD_OUT], self.Y, 0.5)[seen]
                 for _ in range(20):
                     optimizer.zero_grad()
                     F.cross_entropy(model(self.X[seen].double()) + shift, self.Y[seen]).backward()
@@ -156,8 +157,8 @@ class TestVerdict:
         doubt = 1 + torch.rand(self.N, 1, generator=random)  # which says nothing
         held_out = logits_for(twins) * doubt
         cross_fitted = torch.stack([held_out, logits_for(mat)])
-        found = weigh(held_out, cross_fitted, y, agreed, self.TRIED)
-        return found, choose(held_out, cross_fitted, y, found, self.TRIED)
+        found = weigh([held_out], cross_fitted, y, agreed, self.TRIED)
+        return found, choose([held_out], cross_fitted, y, found, self.TRIED)
 
     def test_exceptions_that_can_be_learned(self) -> None:
         evidence, chosen = self.evidence(fixed=0.8, lost=0.15)
@@ -184,9 +185,9 @@ class TestVerdict:
     def test_no_exceptions(self) -> None:
         y = torch.arange(50) % 2
         right = logits_for(y)
-        evidence = weigh(right, torch.stack([right, right]), y, AGREE, self.TRIED)
+        evidence = weigh([right], torch.stack([right, right]), y, AGREE, self.TRIED)
         assert not evidence.shortcut
-        chosen = choose(right, torch.stack([right, right]), y, evidence, self.TRIED)
+        chosen = choose([right], torch.stack([right, right]), y, evidence, self.TRIED)
         assert (chosen.temperature, chosen.strength) == ERM
 
     def test_false_alarms_are_as_rare_as_stated(self) -> None:
@@ -198,7 +199,9 @@ class TestVerdict:
             twins = torch.where(torch.rand(600, generator=random) < 0.2, 1 - y, y)
             mat = torch.where(torch.rand(600, generator=random) < 0.4, 1 - twins, twins)
             held_out = logits_for(twins) * (1 + torch.rand(600, 1, generator=random))
-            alarms += weigh(held_out, torch.stack([held_out, logits_for(mat)]), y, AGREE, self.TRIED).shortcut
+            alarms += weigh(
+                [held_out], torch.stack([held_out, logits_for(mat)]), y, AGREE, self.TRIED
+            ).shortcut
         assert alarms <= 5
 
 
@@ -242,6 +245,34 @@ class TestMAT:
         assert float(right.double().mean()) > 0.85
         best = int(np.argmax(chosen.accuracy.min(1)))
         assert chosen.tried[best] == (chosen.temperature, chosen.strength)
+
+    def test_finds_one_shortcut_behind_another_and_no_third(self) -> None:
+        task = two_shortcuts(1000, 1500, seed=1)
+        assert task.test is not None
+        fitted = mat(task, self.RECIPE)
+        chosen = fitted.artefacts["automatic"]
+        assert chosen.shortcuts == len(fitted.artefacts["rules"]) == 2
+        # each rule is what one of the two attributes speaks for
+        a, b = task.train.attribute // 2, task.train.attribute % 2
+        first, second = (rule.argmax(1) for rule in fitted.artefacts["rules"])
+        assert torch.equal(first, a)
+        assert torch.equal(second, b)
+        assert [one.shortcut for one in chosen.behind] == [True, False]
+        right = fitted.predict(task.test.x) == task.test.y
+        both_fail = (task.test.attribute // 2 == task.test.attribute % 2) & (
+            task.test.attribute % 2 != task.test.y
+        )
+        assert float(right[both_fail].double().mean()) > 0.7
+        one = mat(task, self.RECIPE, shortcuts=1)
+        missed = one.predict(task.test.x) == task.test.y
+        assert float(missed[both_fail].double().mean()) < 0.4
+
+    def test_trains_against_as_many_as_are_asked_for(self) -> None:
+        task = two_shortcuts(500, 300, seed=1)
+        fitted = mat(task, self.RECIPE, temperature=0.1, shortcuts=2)
+        rules = fitted.artefacts["rules"]
+        assert len(rules) == 2
+        torch.testing.assert_close(fitted.artefacts["shift"], joint_shift(rules, task.train.y, 0.1))
 
     def test_is_erm_where_there_is_none(self) -> None:
         """Two classes that overlap, with a tenth of the labels changed."""
@@ -287,6 +318,7 @@ class TestMAT:
         ({"strength": 1.5}, "strength=1.5: a number from 0 to 1"),
         ({"strength": -0.1}, "strength=-0.1: a number from 0 to 1"),
         ({"strength": float("nan")}, "strength=nan"),
+        ({"shortcuts": 0}, "shortcuts=0: at least 1"),
         ({"strength": "most"}, "strength='most': a number or 'auto'"),
     ],
 )

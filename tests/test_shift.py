@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unrote.errors import DataError, OptionError
-from unrote.shift import FLOOR, confusion, group_shift, logit_shift
+from unrote.shift import FLOOR, balancing_weight, confusion, group_shift, joint_shift, logit_shift
 
 
 def shift_by_fractions(q: list[list[Fraction]], y: list[int]) -> list[list[float]]:
@@ -250,3 +250,39 @@ class TestRefuses:
         for kind in (np.float32, np.float64, np.int64):
             shift = logit_shift(h, self.y, kind(2))
             torch.testing.assert_close(shift, logit_shift(h, self.y, 2.0))
+
+
+class TestSeveralRules:
+    def test_of_one_rule_is_its_shift(self) -> None:
+        h = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+        y = torch.arange(20) % 3
+        torch.testing.assert_close(joint_shift([h], y, 0.7), logit_shift(h, y, 0.7))
+
+    def test_of_two_certain_rules_is_the_table_of_what_they_say(self) -> None:
+        """Where both say 1 two of three are 1; where they contradict each other one of two; both say 0: all 0."""
+        first = torch.tensor([1, 1, 1, 1, 0, 0, 0])
+        second = torch.tensor([1, 1, 1, 0, 1, 0, 0])
+        y = torch.tensor([1, 1, 0, 1, 0, 0, 0])
+        rules = [100.0 * torch.nn.functional.one_hot(said, 2) for said in (first, second)]
+        ones = torch.tensor([2 / 3, 2 / 3, 2 / 3, 1, 0, 0, 0])
+        torch.testing.assert_close(joint_shift(rules, y).exp()[:, 1], ones + 1e-6, rtol=1e-4, atol=1e-6)
+
+    def test_counts_weights(self) -> None:
+        rules = [100.0 * torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1]), 2) for _ in range(2)]
+        y = torch.tensor([0, 1, 1, 1])
+        shift = joint_shift(rules, y, weight=torch.tensor([3.0, 1.0, 1.0, 1.0]))
+        torch.testing.assert_close(shift[0].exp(), torch.tensor([0.75, 0.25]), rtol=1e-4, atol=1e-5)
+
+    def test_balancing_weights_leave_the_rule_with_nothing_to_say(self) -> None:
+        said = torch.tensor([0] * 10 + [1] * 10)
+        y = torch.tensor([0] * 9 + [1] + [1] * 8 + [0] * 2)
+        weight = balancing_weight(logit_shift(100.0 * torch.nn.functional.one_hot(said, 2), y), y)
+        assert float(weight.mean()) == pytest.approx(1)
+        for rule in (0, 1):
+            mass = torch.stack([weight[(said == rule) & (y == c)].sum() for c in (0, 1)])
+            torch.testing.assert_close(mass[0], mass[1], rtol=1e-4, atol=0)
+
+    def test_balancing_weights_are_bounded(self) -> None:
+        shift = torch.tensor([[0.0, -40.0], [-40.0, 0.0]])
+        weight = balancing_weight(shift, torch.tensor([0, 0]))
+        assert float(weight[1] / weight[0]) == pytest.approx(1000)

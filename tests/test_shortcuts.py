@@ -26,4 +26,5 @@ def test_digits() -> None:
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="dataset-fashion-mnist is not installed")
 def test_fashion() -> None:
-    assert worst_group("fashion", "mat", 0) > worst_group("fashion", "erm", 0) + 0.3
+    mat = worst_group("fashion", "mat", 0, temperature=0.1)  # "auto" would train ten networks more
+    assert mat > worst_group("fashion", "erm", 0) + 0.3

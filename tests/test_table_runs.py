@@ -81,6 +81,8 @@ def test_recipe(n: int) -> None:
         ("mat", {"temperature": "warm"}, OptionError),
         ("mat", {"temperature": True}, OptionError),
         ("mat", {"held_out": 3}, OptionError),
+        ("mat", {"strength": "most"}, OptionError),
+        ("jtt", {"upweight": "auto"}, OptionError),
     ],
 )
 def test_settings_are_checked(name: str, settings: dict[str, Any], error: type[Exception]) -> None:
@@ -88,6 +90,8 @@ def test_settings_are_checked(name: str, settings: dict[str, Any], error: type[E
         method_for_tables(name, settings)
 
 
-def test_defaults_for_tables_can_be_overridden() -> None:
-    assert method_for_tables("mat").settings()["temperature"] == 2.0
-    assert method_for_tables("mat", {"temperature": 0.1}).settings()["temperature"] == 0.1
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 0.1}, {"temperature": "auto"}, {"temperature": 2, "strength": "auto"}]
+)
+def test_a_number_or_automatic(settings: dict[str, Any]) -> None:
+    assert settings.items() <= method_for_tables("mat", settings).settings().items()

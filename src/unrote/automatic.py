@@ -11,6 +11,8 @@
                 (DeLong's test). Exceptions that are noise or merely hard have neither.
     verdict     a shortcut if the twins agree and both tests reject: otherwise plain ERM is trained
     choice      the setting whose worse half (exceptions, rest) is got right most
+    behind it   the same again on examples weighted so that the rule says nothing of the class, where twins learn
+                the next easiest; found to be a shortcut too, the shift is of what both rules say together
 
 Agreement alone cannot tell a shortcut from wrong labels, on which twins agree too; whether exceptions can be
 learned alone cannot tell it from a problem in which the twins merely learn badly. Both are wanted.
@@ -32,7 +34,7 @@ from unrote.heldout import xrm
 from unrote.heldout.kfold import stratified_folds
 from unrote.models import StackBuilder
 from unrote.seeding import derive_seed
-from unrote.shift import logit_shift
+from unrote.shift import joint_shift
 from unrote.supervision import Supervision
 from unrote.training import Recipe, Supervised, train
 
@@ -124,15 +126,41 @@ class Chosen:
         temperature: of the calibration.
         strength: what the shift is multiplied by; 0 is ERM.
         evidence: whether there is a shortcut.
-        accuracy: (M, 2) of each setting tried, cross-fitted: on the rest, on the exceptions; classes count alike.
+        accuracy: (M, 2^R) of each setting tried, cross-fitted: on the rest, on the exceptions (for R rules by which
+            they break, as `sides_of` counts them; NaN where they are too few); classes count alike.
         tried: the M settings; empty where the pairs do not agree, as nothing was tried.
+        index: which of them.
+        shortcuts: how many were found.
+        behind: whether there is another shortcut behind each that was found.
     """
 
     temperature: float
     strength: float
     evidence: Evidence
-    accuracy: Float[np.ndarray, "M 2"] = field(default_factory=lambda: np.zeros((0, 2)))
+    accuracy: Float[np.ndarray, "M _"] = field(default_factory=lambda: np.zeros((0, 2)))
     tried: tuple[Setting, ...] = ()
+    index: int = 0
+    shortcuts: int = 0
+    behind: tuple[Evidence, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold: what was chosen, and the evidence."""
+        return {
+            "temperature": self.temperature,
+            "strength": self.strength,
+            "shortcuts": self.shortcuts,
+            "evidence": [one.to_dict() for one in (self.evidence, *self.behind)],
+        }
+
+    def __str__(self) -> str:
+        if self.strength == 0:
+            return "the training rows show no shortcut that could be unlearned: trained as plain ERM"
+        found = [one.exceptions for one in (self.evidence, *self.behind)][: self.shortcuts]
+        what = "a shortcut" if len(found) == 1 else f"{len(found)} shortcuts"
+        return (
+            f"the training rows show {what} ({' and '.join(f'{one:.1%}' for one in found)} of them break it): "
+            f"trained against it with temperature {self.temperature:g} and strength {self.strength:g}"
+        )
 
 
 def agreement(mistakes: Bool[Tensor, "K n"], y: Int[Tensor, " n"]) -> Agreement:
@@ -221,45 +249,59 @@ def cross_fit(
     y: Int[Tensor, " n"],
     build: StackBuilder,
     recipe: Recipe,
-    held_out_logits: Float[Tensor, "n C"],
-    tried: Sequence[Setting],
+    shifts: Float[Tensor, "M n C"],
     *,
     seed: int = 0,
     weight: Float[Tensor, " n"] | None = None,
     checkpoints: Checkpoints | None = None,
     progress: str | None = None,
 ) -> Float[Tensor, "M n C"]:
-    """What MAT under each of M settings says of examples that it was not trained on.
+    """What a model trained under each of M shifts says of examples that it was not trained on.
 
     Args:
         x: n training examples, whatever holds them.
         y: (n,) labels.
         build: makes the stack of 2 M models.
         recipe: how each is trained.
-        held_out_logits: (n, C) that the shift is made from.
-        tried: the settings.
+        shifts: (M, n, C), as `shifts_of` gives.
         seed: of folds, models and minibatch order.
         weight: (n,) of each example's loss where it is trained on; None weighs all the same.
         checkpoints: where to save and resume.
         progress: text of the progress bar; None shows none.
     """
     fold = stratified_folds(y, FOLDS, derive_seed(seed, "cross-fit"))
-    shift = torch.stack([strength * logit_shift(held_out_logits, y, t) for t, strength in tried])
-    trained_on = (fold != torch.arange(FOLDS).unsqueeze(1)).repeat_interleave(len(tried), 0)
-    supervision = Supervision(y, weight=trained_on.float(), shift=shift.repeat(FOLDS, 1, 1))
+    trained_on = (fold != torch.arange(FOLDS).unsqueeze(1)).repeat_interleave(len(shifts), 0)
+    supervision = Supervision(y, weight=trained_on.float(), shift=shifts.repeat(FOLDS, 1, 1))
     if weight is not None:
         supervision = supervision.weighted(weight)
     # the models of a fold begin alike, so that they differ by their shift alone
-    stack = build([derive_seed(seed, "cross-fit", f) for f in range(FOLDS) for _ in tried])
+    stack = build([derive_seed(seed, "cross-fit", f) for f in range(FOLDS) for _ in shifts])
     order = derive_seed(seed, "cross-fit", "order")
     train(stack, x, Supervised(supervision), recipe, seed=order, checkpoints=checkpoints, progress=progress)
-    logits = stack.predict(x, where=~trained_on).unflatten(0, (FOLDS, len(tried)))
+    logits = stack.predict(x, where=~trained_on).unflatten(0, (FOLDS, len(shifts)))
     own: Tensor = logits[fold, :, torch.arange(len(y))].transpose(0, 1)
     return own
 
 
+def shifts_of(
+    rules: Sequence[Float[Tensor, "n C"]],
+    y: Int[Tensor, " n"],
+    tried: Sequence[Setting],
+    *,
+    weight: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, "M n C"]:
+    """The shift of each of M settings, from held-out logits of one rule or several; see `joint_shift`."""
+    return torch.stack([strength * joint_shift(rules, y, t, weight=weight) for t, strength in tried])
+
+
+def sides_of(rules: Sequence[Float[Tensor, "n C"]], y: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Which of R rules an example is an exception to: a bit each, so that of one rule the rest is 0, exceptions 1."""
+    wrong = [(held_out_logits.argmax(-1) != y).long() << k for k, held_out_logits in enumerate(rules)]
+    return torch.stack(wrong).sum(0)
+
+
 def weigh(
-    held_out_logits: Float[Tensor, "n C"],
+    rules: Sequence[Float[Tensor, "n C"]],
     cross_fitted: Float[Tensor, "M n C"],
     y: Int[Tensor, " n"],
     agreed: Agreement,
@@ -268,54 +310,54 @@ def weigh(
     """Whether exceptions can be got right by something that the twins do not know, at a fair price.
 
     Args:
-        held_out_logits: (n, C) of the twins.
-        cross_fitted: (M, n, C) as `cross_fit` gives; the first setting is ERM.
+        rules: (n, C) held-out logits of the twins; where there are several, of the last it is asked.
+        cross_fitted: (M, n, C) as `cross_fit` gives; the first setting is what is done without the last rule.
         y: (n,) labels.
         agreed: see `measure_agreement`.
         tried: the M settings.
     """
     from scipy.stats import norm
 
-    said = held_out_logits.argmax(-1)
+    said, sides = rules[-1].argmax(-1), sides_of(rules, y).numpy()
     exceptions = (said != y).numpy()
     share = float(exceptions.mean())
     if min(exceptions.sum(), (~exceptions).sum()) < 2:
         return Evidence(agreed, share)
     right = (cross_fitted.argmax(-1) == y).double().numpy()
     # strengths of the first temperature: fixed beforehand, and counted for in the p-value
-    family = [k for k, (t, s) in enumerate(tried) if s > 0 and t == tried[1][0]]
-    gains = [_balanced_gain(right[k] - right[0], exceptions, y.numpy()) for k in family]
+    family = [k for k, (t, _) in enumerate(tried) if k and t == tried[1][0]]
+    gains = [_balanced_gain(right[k] - right[0], sides, y.numpy()) for k in family]
     gain, gain_error = max(gains, key=lambda pair: pair[0] / pair[1])
     p_gain = min(1.0, len(family) * float(norm.sf(gain / gain_error)))
-    doubts = [_log_odds_against(z, said) for z in (cross_fitted[family[-1]], held_out_logits)]
+    doubts = [_log_odds_against(z, said) for z in (cross_fitted[family[-1]], rules[-1])]
     excess, excess_error = delong(exceptions, *doubts)
     p_excess = float(norm.sf(excess / max(excess_error, 1e-12)))
     return Evidence(agreed, share, gain, gain_error, excess, excess_error, max(p_gain, p_excess))
 
 
 def choose(
-    held_out_logits: Float[Tensor, "n C"],
+    rules: Sequence[Float[Tensor, "n C"]],
     cross_fitted: Float[Tensor, "M n C"],
     y: Int[Tensor, " n"],
     evidence: Evidence,
     tried: Sequence[Setting],
 ) -> Chosen:
-    """ERM where there is no shortcut, else the setting that is best on the worse of exceptions and rest.
+    """The first setting where there is no shortcut, else the one that is best on its worst side: exceptions or rest.
 
     The arguments are those of `weigh`, and what it gave.
     """
-    exceptions = held_out_logits.argmax(-1) != y
-    right = (cross_fitted.argmax(-1) == y).double()
-    accuracy = np.full((len(tried), 2), np.nan)
-    for side, rows in enumerate((~exceptions, exceptions)):
+    sides, right = sides_of(rules, y), (cross_fitted.argmax(-1) == y).double()
+    accuracy = np.full((len(tried), 2 ** len(rules)), np.nan)
+    for side in range(accuracy.shape[1]):
+        rows = sides == side
         by_class = [
             right[:, rows & (y == c)].mean(1) for c in y.unique() if int((rows & (y == c)).sum()) >= _FEW
         ]
         if by_class:
             accuracy[:, side] = torch.stack(by_class).mean(0).numpy()
-    # ERM comes first, and so stays where nothing is better on both; where a side is empty, there is no evidence
-    best = int(np.argmax(accuracy.min(1))) if evidence.shortcut else 0
-    return Chosen(*tried[best], evidence, accuracy, tuple(tried))
+    # the first stays where nothing is better; few examples break several rules, and none says nothing
+    best = int(np.argmax(np.nanmin(accuracy, 1))) if evidence.shortcut else 0
+    return Chosen(*tried[best], evidence, accuracy, tuple(tried), best, int(best > 0))
 
 
 def delong(
@@ -346,17 +388,18 @@ def delong(
 
 
 def _balanced_gain(
-    change: Float[np.ndarray, " n"], exceptions: Bool[np.ndarray, " n"], y: Int[np.ndarray, " n"]
+    change: Float[np.ndarray, " n"], sides: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"]
 ) -> tuple[float, float]:
-    """Mean over classes of the mean over exceptions and rest of a change in being right; its standard error."""
+    """Mean over classes of the mean over sides of a change in being right; its standard error."""
     means, variances = [], []
     for label in np.unique(y):
-        parts = [change[(y == label) & side] for side in (exceptions, ~exceptions)]
-        if min(map(len, parts)) < _FEW:
+        parts = [change[(y == label) & (sides == side)] for side in range(sides.max() + 1)]
+        parts = [part for part in parts if len(part) >= _FEW]
+        if len(parts) < 2:
             continue
         means.append(float(np.mean([part.mean() for part in parts])))
         # one more example on either side of 0 keeps parts without any change from being certain
-        variances.append(sum((part.var() + 1 / len(part)) / len(part) for part in parts) / 4)
+        variances.append(sum((part.var() + 1 / len(part)) / len(part) for part in parts) / len(parts) ** 2)
     if not means:
         return 0.0, 1.0
     return float(np.mean(means)), float(np.sqrt(np.sum(variances)) / len(means))

@@ -79,6 +79,56 @@ mat_shift = logit_shift
 """`logit_shift` under the name that a user of the MAT loss looks for."""
 
 
+def joint_shift(
+    rules: Sequence[Float[Tensor, "n C"]],
+    y: Int[Tensor, " n"],
+    temperature: float = 0.1,
+    *,
+    weight: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n C"]:
+    """What several rules explain together: log p(y | what each of them says); `logit_shift` for one of them.
+
+    A rule's say is its held-out prediction. With R rules q has a column for each of the C^R things that they can say
+    together, the product of what each says, and P a row.
+
+    Args:
+        rules: R times (n, C) held-out logits.
+        y: (n,) true labels.
+        temperature: T > 0, of all.
+        weight: (n,) how much each example counts in the calibration, at least 0; None counts all the same.
+
+    Raises:
+        OptionError: if the temperature is not positive.
+        DataError: see `logit_shift`.
+    """
+    if len(rules) == 1:
+        return logit_shift(rules[0], y, temperature, weight=weight)
+    (t,) = check_temperatures(temperature)
+    q = rules[0].new_ones(len(y), 1, dtype=torch.float64)
+    for held_out_logits in rules:
+        check_rows(held_out_logits, y)
+        p = (held_out_logits.detach().double() / t).softmax(-1)
+        q = (q.unsqueeze(2) * p.unsqueeze(1)).flatten(1)
+    counted = q if weight is None else q * weight.to(q).unsqueeze(1)
+    joint = counted.T @ torch.nn.functional.one_hot(y, rules[0].shape[1]).to(q.dtype)
+    said = joint.sum(1, keepdim=True)
+    truth = torch.where(said > 0, joint / said.clamp_min(torch.finfo(q.dtype).tiny), 0.0)
+    return (q @ truth + FLOOR).log().to(rules[0].dtype)
+
+
+def balancing_weight(shift: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Weights of mean 1 under which what the shift explains says nothing of the class: 1 / p(y_i | it).
+
+    At most a thousand times the smallest, as what is that rare is rather a wrong label.
+
+    Args:
+        shift: (n, C) log-probabilities, as `joint_shift` gives.
+        y: (n,) true labels.
+    """
+    weight = (-shift.gather(1, y.unsqueeze(1)).squeeze(1)).clamp_max(math.log(1e3)).exp()
+    return weight / weight.mean()
+
+
 def group_shift(attribute: Int[Tensor, " n"], y: Int[Tensor, " n"], n_classes: int) -> Float[Tensor, "n C"]:
     """The exact shift where the attribute is known: log p(y = c | a_i) from counts.
 

@@ -6,7 +6,7 @@ perceptron with one hidden layer, Adam, some 600 steps or 5 passes over the rows
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unrote._version import __version__
 from unrote.api import make_method
+from unrote.automatic import Chosen
 from unrote.errors import OptionError, SavedModelError
 from unrote.methods import METHODS, Fitted, Method, Session
 from unrote.metrics import GroupReport, SubsetAccuracy, clopper_pearson, group_report
@@ -26,10 +27,6 @@ from unrote.training import Recipe
 
 INFERRED = ("inferred majority", "inferred minority")
 """What an example is by XRM's twins: the minority is where one of them is wrong about the label."""
-
-DEFAULT_SETTINGS: Mapping[str, Mapping[str, Any]] = {"mat": {"temperature": 2.0}}
-"""Settings that suit tables better than the methods' own defaults. Of temperatures 0.1, 1, 2 and 4, 2 gained
-nearly as much as 1 did where there was a shortcut, and cost half as much accuracy where there was none."""
 
 
 def default_model(shape: tuple[int, ...]) -> str:
@@ -88,25 +85,35 @@ def open_session(
 
 
 def method_for_tables(name: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """A method by name, with the defaults for tables where they differ from its own.
+    """A method by name, with settings that were given as text.
 
     Raises:
         UnknownNameError: if there is no such method.
         OptionError: if a setting does not exist, is of another type than its default, or out of range.
     """
-    settings = dict(settings or {})
+    settings = settings or {}
     described: Any = METHODS[name]  # every method is a dataclass, which its base class cannot say
-    defaults = {f.name: f.default for f in fields(described) if f.default is not MISSING}
+    known = {f.name: f for f in fields(described)}
     for key, value in settings.items():
-        wanted = defaults.get(key)
-        number = isinstance(wanted, (int, float)) and not isinstance(wanted, bool)
-        if number and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise OptionError(
-                f"setting {key}={value!r} of method {name!r}: a number such as {wanted} is wanted"
-            )
-        if isinstance(wanted, (str, bool)) and not isinstance(value, type(wanted)):
-            raise OptionError(f"setting {key}={value!r} of method {name!r}: one such as {wanted!r} is wanted")
-    return make_method(name, **{**DEFAULT_SETTINGS.get(name, {}), **settings})
+        field = known.get(key)
+        if field is None or field.default is MISSING or _fits(value, field):
+            continue
+        wanted = "a number or 'auto'" if field.default == "auto" else f"one such as {field.default!r}"
+        raise OptionError(f"setting {key}={value!r} of method {name!r}: {wanted} is wanted")
+    return make_method(name, **settings)
+
+
+def _fits(value: Any, field: Field[Any]) -> bool:
+    """Whether a setting is of its default's type; of others than numbers, strings and truth values, anything is."""
+    if "'auto'" in str(field.type) and (value == "auto" or field.default == "auto"):
+        return value == "auto" or _is_number(value)
+    if _is_number(field.default):
+        return _is_number(value)
+    return not isinstance(field.default, (str, bool)) or isinstance(value, type(field.default))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,11 @@ class TableFit:
     model: str
     scores: Scores | None
 
+    @property
+    def automatic(self) -> Chosen | None:
+        """Whether the training rows show a shortcut, and what was chosen for it; None where that was given."""
+        return self.fitted.artefacts.get("automatic")
+
     def saved(self) -> SavedModel:
         """The classifier, ready to be saved.
 
@@ -222,6 +234,7 @@ class TableFit:
                 "batch_size": recipe.batch_size,
                 "learning_rate": recipe.learning_rate,
                 "weight_decay": recipe.weight_decay,
+                "automatic": None if self.automatic is None else self.automatic.to_dict(),
                 "scores": None if self.scores is None else self.scores.to_dict(),
             },
         )

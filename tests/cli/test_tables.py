@@ -290,7 +290,7 @@ class TestAudit:
         assert result.code == 0, result.err
         for wanted in (
             "Is there a shortcut to label?",
-            "rule of thumb",
+            "is for you to say",
             "inferred minority",
             "ERM",
             "MAT",

@@ -135,7 +135,7 @@ class TestAgreement:
         ("classifier", "method", "settings"),
         [
             (MATClassifier(temperature=0.5), "mat", {"temperature": 0.5}),
-            (MATClassifier(held_out="kfold"), "mat", {"temperature": 1.0, "held_out": "kfold"}),
+            (MATClassifier(held_out="kfold"), "mat", {"held_out": "kfold"}),
             (ERMClassifier(), "erm", {}),
             (UnroteClassifier("jtt", method__upweight=5.0), "jtt", {"upweight": 5.0}),
         ],

@@ -64,8 +64,9 @@ class TestOfOnesOwn:
 
 class TestTwins:
     def test_attributes(self) -> None:
-        classifier = MATClassifier(**QUICK).fit(X, Y)
+        classifier = MATClassifier(temperature=1.0, **QUICK).fit(X, Y)
         n, n_classes = len(Y), 3
+        assert classifier.automatic_ is None
         assert classifier.held_out_logits_.shape == classifier.shift_.shape == (n, n_classes)
         assert set(np.unique(classifier.inferred_groups_)) <= {0, 1}
         assert 0 <= classifier.flip_rate_ < 0.5
@@ -74,6 +75,13 @@ class TestTwins:
         assert (classifier.inferred_groups_[wrong] == 1).all()
         # rows of the shift are log-probabilities
         np.testing.assert_allclose(np.exp(classifier.shift_).sum(1), 1, atol=1e-4)
+
+    def test_without_a_shortcut_it_is_plain_training(self) -> None:
+        classifier, plain = MATClassifier(**QUICK).fit(X, Y), ERMClassifier(**QUICK).fit(X, Y)
+        assert classifier.automatic_.strength == 0
+        assert not classifier.shift_.any()
+        assert classifier.held_out_logits_.shape == (len(Y), 3)
+        np.testing.assert_array_equal(classifier.predict_proba(X), plain.predict_proba(X))
 
     def test_a_planted_exception_is_found(self) -> None:
         x = np.c_[np.where(np.arange(200) % 2, 1.0, -1.0), np.random.default_rng(0).normal(size=(200, 3))]

@@ -65,7 +65,7 @@ class TestHeldOutLogits:
         validation = TASK.validation
         assert validation is not None
         twins = xrm(X, Y, build, RECIPE, n_classes=2, seeds=[5], validation=(validation.x, validation.y))
-        fitted = mat()
+        fitted = mat(temperature=0.1)
         torch.testing.assert_close(fitted.artefacts["held_out"].logits, twins.logits[0])
         torch.testing.assert_close(fitted.artefacts["shift"], shift_by_hand(twins.logits[0], 0.1))
         assert torch.equal(fitted.artefacts["xrm"].labels, twins.labels)

@@ -95,6 +95,8 @@ def add_to(app: typer.Typer) -> None:
 def _print(result: "TableFit", output: Path) -> None:
     made, name = result.made, result.fitted.method.name.upper()
     trained = f"{name} trained on {len(made.task.train):,} rows of {made.tables['train'].source}"
+    if result.automatic is not None:
+        typer.echo(f"Is there a shortcut? {result.automatic}.".replace("? t", "? T"))
     if result.scores is None:
         typer.echo(f"{trained}. There are no test rows to score it on.")
     else:

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, check_random_state
 
+from unrote.automatic import Chosen
 from unrote.data import Split, Task
 from unrote.data.options import check_count, check_number
 from unrote.errors import UnroteError
@@ -124,6 +125,7 @@ class BaseClassifier(PrefixedParameters, ClassifierMixin, BaseEstimator, ABC):  
         ]
         shift = fitted.artefacts.get("shift")
         self.shift_ = None if shift is None else shift.numpy()
+        self.automatic_: Chosen | None = fitted.artefacts.get("automatic")
         logits = self._logits(task.train.x)
         self._codes, self._right = data.y.astype(np.int32), logits.argmax(1) == data.y
         self._found = find_held_out(fitted, session, source, logits)

@@ -11,8 +11,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from unrote.api import make_method
 from unrote.figures.style import house_style
+from unrote.methods import Method
+from unrote.presets import PAPER_SETTINGS
 from unrote.registry import Registry
+
+
+def paper_method(name: str) -> Method:
+    """A method with the settings of its paper."""
+    return make_method(name, **PAPER_SETTINGS.get(name, {}))
 
 
 @dataclass(frozen=True)

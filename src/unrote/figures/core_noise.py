@@ -21,10 +21,9 @@ from torch import Tensor
 
 from unrote.data import Split, Task
 from unrote.data.planted import plant_attribute
-from unrote.figures.base import Claim, FigureResult, NumberTable, register_figure
+from unrote.figures.base import Claim, FigureResult, NumberTable, paper_method, register_figure
 from unrote.figures.linear_setup import linear_session
 from unrote.figures.style import METHOD_COLOURS, house_style, percent_axis
-from unrote.methods import METHODS
 from unrote.seeding import derive_seed, generator
 
 _CORE_NOISE, _SCALE = 0.12, 5.0
@@ -89,7 +88,7 @@ def _point(place: str, sigma: float, n: int, dims: int, seed: int, progress: boo
     spread = math.hypot(_CORE_NOISE, 0.0 if place == "appended" else sigma)
     found: dict[str, Any] = {"sigma": sigma, "core_alone": float(norm.cdf(1 / spread))}
     for method in ("erm", "mat"):
-        fitted = METHODS[method]().fit(linear_session(task, seed, progress=progress))
+        fitted = paper_method(method).fit(linear_session(task, seed, progress=progress))
         assert task.test is not None
         correct = fitted.predict(task.test.x) == task.test.y
         minority = task.test.y != task.test.attribute

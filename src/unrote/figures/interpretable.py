@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from unrote.data import Split, Task, load_task
-from unrote.figures.base import Claim, FigureResult, register_figure
+from unrote.figures.base import Claim, FigureResult, paper_method, register_figure
 from unrote.figures.linear_setup import linear_session
 from unrote.figures.style import MAJORITY, MINORITY, house_style, percent_axis
-from unrote.methods import METHODS
 from unrote.metrics import group_accuracy
 from unrote.models import Stack
 from unrote.presets import PRESETS
@@ -73,7 +72,7 @@ def _run(panel: _Panel, seed: int, n_test: int, progress: bool) -> dict[str, Any
         evaluate_every=20,
         progress=progress,
     )
-    fitted = METHODS[panel.method]().fit(session)
+    fitted = paper_method(panel.method).fit(session)
     history = fitted.training.history
     names = [f"{split}_{group}" for split in ("train", "test") for group in ("majority", "minority")]
     weight = fitted.stack.snapshot()["weight"][0]

@@ -11,6 +11,7 @@ from unrote.api import evaluate, fit
 from unrote.data import Split, Task, load_task
 from unrote.errors import DataError
 from unrote.methods import Fitted
+from unrote.presets import PAPER_SETTINGS
 
 METHODS_SHOWN = {"erm": "ERM", "mat": "MAT"}
 
@@ -35,7 +36,11 @@ class Trained:
 def trained(task: Task, seed: int, progress: bool) -> Trained:
     """ERM and MAT on a task, by its recipe; neither sees a group label."""
     return Trained(
-        task, {name: fit(task, name, regime="none", seed=seed, progress=progress) for name in METHODS_SHOWN}
+        task,
+        {
+            name: fit(task, name, regime="none", seed=seed, progress=progress, **PAPER_SETTINGS.get(name, {}))
+            for name in METHODS_SHOWN
+        },
     )
 
 

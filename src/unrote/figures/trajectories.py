@@ -20,10 +20,10 @@ from scipy.special import expit
 from torch import Tensor
 
 from unrote.data import Split, Task
-from unrote.figures.base import Claim, FigureResult, NumberTable, register_figure
+from unrote.figures.base import Claim, FigureResult, NumberTable, paper_method, register_figure
 from unrote.figures.margins import largest_margin
 from unrote.figures.style import METHOD_COLOURS, house_style
-from unrote.methods import METHODS, Session
+from unrote.methods import Session
 from unrote.methods.base import SupervisionMethod
 from unrote.models import StackedLinear
 from unrote.seeding import generator
@@ -78,7 +78,7 @@ def _path(method: str, task: Task, seed: int, steps: int) -> list[dict[str, floa
         recipe=Recipe("sgd", _RATE, momentum=0.0, steps=steps, batch_size=None),
         seed=seed,
     )
-    made = METHODS[method]()
+    made = paper_method(method)
     assert isinstance(made, SupervisionMethod)
     wanted = sorted(set(np.unique(np.geomspace(1, steps, 120).astype(int)).tolist()) | {_EARLY})
     return [

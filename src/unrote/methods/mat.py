@@ -8,19 +8,21 @@
 What held-out predictions (the shortcut) already explain earns nothing; what is left to learn is what holds
 where the shortcut fails. Neither training nor prediction sees a group label.
 
-With temperature="auto" the training examples themselves say whether there is a shortcut (unrote.automatic). If not,
-this is ERM; if so, they choose T and a strength between 0 and 1 that the shift is multiplied by.
+By default (temperature="auto") the training examples themselves say whether there is a shortcut (unrote.automatic).
+If not, this is ERM; if so, they choose T and a strength between 0 and 1 that the shift is multiplied by, and
+another shortcut behind it is looked for (unrote.methods.shortcut_search). The paper's method is a number, such as
+temperature=0.1.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from unrote.automatic import ERM, Chosen, Evidence, choose, cross_fit, measure_agreement, settings, weigh
 from unrote.errors import OptionError
 from unrote.methods.base import SupervisionMethod, register
 from unrote.methods.search import Choice, hyper
 from unrote.methods.session import HeldOutSource, Session
-from unrote.shift import check_temperatures, logit_shift
+from unrote.methods.shortcut_search import TEMPERATURES, look_for_shortcuts, next_rule, rule_weight
+from unrote.shift import check_temperatures, joint_shift
 from unrote.supervision import Supervision
 
 
@@ -31,17 +33,21 @@ class MAT(SupervisionMethod):
 
     Args:
         temperature: T of the calibration, > 0; the paper searches 0.001, 0.01, 0.1. "auto" has the training
-            examples choose T and the strength, ERM where they show no shortcut.
+            examples choose T and the strength, ERM where they show no shortcut: ten models more, as a stack.
         held_out: "xrm", "kfold", "alo" (a linear head's, in closed form), or (n, C) held-out logits or
             probabilities of one's own.
         strength: in [0, 1], what the shift is multiplied by: 1 is the paper's method, 0 is ERM. Where the
             temperature is "auto", the most that may be chosen. "auto" has the strength chosen at a given
             temperature.
+        shortcuts: how many to train against, one behind the other: what is easiest to learn, what is easiest to
+            learn next when the first says nothing of the class, and so on. Under "auto" at most so many, default 3,
+            each only where the examples show it; else exactly so many, default 1, the paper's.
     """
 
-    temperature: float | Literal["auto"] = hyper(0.1, Choice((0.001, 0.01, 0.1, 0.3, 1.0, 2.0)))
+    temperature: float | Literal["auto"] = hyper("auto", Choice((0.001, 0.01, 0.1, 0.3, 1.0, 2.0)))
     held_out: HeldOutSource = "xrm"
     strength: float | Literal["auto"] = 1.0
+    shortcuts: int | None = None
 
     def __post_init__(self) -> None:
         # before twins are trained for it
@@ -53,53 +59,28 @@ class MAT(SupervisionMethod):
             check_temperatures(self.temperature)
         if self.strength != "auto" and not 0 <= self.strength <= 1:
             raise OptionError(f"strength={self.strength!r}: a number from 0 to 1, or 'auto', is wanted")
+        if self.shortcuts is not None and self.shortcuts < 1:
+            raise OptionError(f"shortcuts={self.shortcuts}: at least 1, or None, is wanted")
 
     def supervision(self, session: Session) -> Supervision:
         """The labels, and the shift from held-out logits."""
-        temperature, strength = self.temperature, self.strength
+        held_out, temperature, strength = session.held_out(self.held_out), self.temperature, self.strength
+        rules = [held_out.logits]
         if temperature == "auto" or strength == "auto":
-            chosen = self._choose(session)
+            rules, chosen = look_for_shortcuts(
+                session,
+                held_out.logits,
+                temperatures=TEMPERATURES if temperature == "auto" else (temperature,),
+                strength=1.0 if strength == "auto" else strength,
+                most=self.shortcuts or 3,
+            )
             temperature, strength = chosen.temperature, chosen.strength
             session.artefacts["automatic"] = chosen
-            if strength == 0:
-                return Supervision(session.y)
-        held_out = session.held_out(self.held_out)
-        shift = strength * logit_shift(held_out.logits, session.y, temperature, weight=session.sample_weight)
+        else:
+            for k in range(1, self.shortcuts or 1):
+                rules.append(next_rule(session, rule_weight(session, rules, temperature), k))
+        shift = strength * joint_shift(rules, session.y, temperature, weight=session.sample_weight)
         session.artefacts |= {"held_out": held_out, "shift": shift}
-        return Supervision(session.y, shift=shift)
-
-    def _choose(self, session: Session) -> Chosen:
-        """Look for a shortcut, and only where twins agree on one, for the setting that undoes it best."""
-        task, seed, progress = session.task, session.seed, session.progress
-        x, y, weight = task.train.x, session.y, session.sample_weight
-        recipe = session.held_out_recipe or session.recipe
-        agreed, exceptions = measure_agreement(
-            x,
-            y,
-            session.build,
-            recipe,
-            task.n_classes,
-            seed=seed,
-            weight=weight,
-            checkpoints=session.checkpoints("agreement", recipe, {}),
-            progress="is there a shortcut" if progress else None,
-        )
-        if not agreed.easy_rule:
-            return Chosen(*ERM, Evidence(agreed, exceptions))
-        most = 1.0 if self.strength == "auto" else self.strength
-        tried = settings((0.1, 2.0) if self.temperature == "auto" else (self.temperature,), (most / 2, most))
-        held_out = session.held_out(self.held_out).logits
-        cross_fitted = cross_fit(
-            x,
-            y,
-            session.build,
-            session.recipe,
-            held_out,
-            tried,
-            seed=seed,
-            weight=weight,
-            checkpoints=session.checkpoints("cross-fit", session.recipe, self.settings()),
-            progress="how strongly to train against it" if progress else None,
-        )
-        evidence = weigh(held_out, cross_fitted, y, agreed, tried)
-        return choose(held_out, cross_fitted, y, evidence, tried)
+        if len(rules) > 1:
+            session.artefacts["rules"] = rules
+        return Supervision(session.y, shift=shift if strength > 0 else None)

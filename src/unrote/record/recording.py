@@ -239,7 +239,8 @@ def _shift(
     own = shift.gather(1, y.unsqueeze(1)).squeeze(1)
     others = shift.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
     arrays[f"{k}.shift"] = (own - others).numpy().astype(np.float32)
-    temperature = getattr(fitted.method, "temperature", None)
+    chosen = fitted.artefacts.get("automatic", fitted.method)
+    temperature = getattr(chosen, "temperature", None)
     q = (held_out[1].logits.detach().cpu().double() / (temperature or 1.0)).softmax(1)
     return {"temperature": temperature, "confusion": confusion(q, y).tolist()}
 
