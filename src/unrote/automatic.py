@@ -154,11 +154,11 @@ class Chosen:
 
     def __str__(self) -> str:
         if self.strength == 0:
-            return "the training rows show no shortcut that could be unlearned: trained as plain ERM"
+            return "The training rows show no shortcut that could be unlearned: trained as plain ERM"
         found = [one.exceptions for one in (self.evidence, *self.behind)][: self.shortcuts]
         what = "a shortcut" if len(found) == 1 else f"{len(found)} shortcuts"
         return (
-            f"the training rows show {what} ({' and '.join(f'{one:.1%}' for one in found)} of them break it): "
+            f"The training rows show {what} ({' and '.join(f'{one:.1%}' for one in found)} of them break it): "
             f"trained against it with temperature {self.temperature:g} and strength {self.strength:g}"
         )
 

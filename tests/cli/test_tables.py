@@ -78,6 +78,7 @@ class TestFit:
         )
         assert result.code == 0, result.err
         for wanted in (
+            "Is there a shortcut? The training rows show",
             "MAT trained on 210 rows of people.csv, scored on 60 rows that it never saw",
             "95% interval",
             "by label and colour",
@@ -152,6 +153,7 @@ class TestFit:
             "temperature": 0.5,
             "held_out": "kfold",
             "strength": 1.0,
+            "shortcuts": None,
         }
 
     def test_a_saved_model_is_not_replaced_unasked(self, run: Run, folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`unrote fit`: train a classifier on a table, score it on rows that it never saw, and save it."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,7 +97,7 @@ def _print(result: "TableFit", output: Path) -> None:
     made, name = result.made, result.fitted.method.name.upper()
     trained = f"{name} trained on {len(made.task.train):,} rows of {made.tables['train'].source}"
     if result.automatic is not None:
-        typer.echo(f"Is there a shortcut? {result.automatic}.".replace("? t", "? T"))
+        typer.echo(textwrap.fill(f"Is there a shortcut? {result.automatic}.", 100))
     if result.scores is None:
         typer.echo(f"{trained}. There are no test rows to score it on.")
     else:
