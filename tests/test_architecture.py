@@ -21,7 +21,7 @@ FIRST = {"_version", "errors", "registry", "seeding", "supervision"}
 TRAINING = {"training", "checkpoint", "progress"}
 ARRAYS_ONLY = {"shift", "metrics"}
 BELOW_AUTOMATIC = FIRST | {"data", "models"} | TRAINING | {"heldout", "shift"}
-BELOW_METHODS = BELOW_AUTOMATIC | {"automatic"}
+BELOW_METHODS = BELOW_AUTOMATIC | {"agreement", "automatic"}
 BELOW_API = BELOW_METHODS | {"methods", "presets"}
 BELOW_BENCHMARK = BELOW_API | ARRAYS_ONLY | {"api", "memorization"}
 LAYERS: dict[str, set[str]] = {
@@ -33,7 +33,8 @@ LAYERS: dict[str, set[str]] = {
     # reads models of any kind, and trains stacks of subsets; it knows no task, method or held-out source
     "memorization": FIRST | {"data.inputs", "data.__init__", "models"} | TRAINING,
     **dict.fromkeys(ARRAYS_ONLY, FIRST),
-    "automatic": BELOW_AUTOMATIC,
+    "agreement": BELOW_AUTOMATIC,
+    "automatic": BELOW_AUTOMATIC | {"agreement"},
     "methods": BELOW_METHODS,
     "presets": FIRST | {"data", "models"} | TRAINING,
     "api": BELOW_API | ARRAYS_ONLY,
@@ -63,6 +64,7 @@ METHOD_SHARED = {
     "mixing",
     "search",
     "session",
+    "shortcut_search",
 }
 
 

@@ -11,16 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import clusters, planted_task
 
-from unrote import automatic
+from unrote import agreement as agreement_module
+from unrote.agreement import Agreement, agreement, measure_agreement
 from unrote.automatic import (
     ERM,
-    Agreement,
+    Chosen,
     Evidence,
-    agreement,
     choose,
     cross_fit,
     delong,
-    measure_agreement,
     settings,
     shifts_of,
     weigh,
@@ -143,9 +142,7 @@ class TestVerdict:
     N = 2000
     TRIED = settings((0.1,), (1.0,))
 
-    def evidence(
-        self, fixed: float, lost: float, agreed: Agreement = AGREE
-    ) -> tuple[Evidence, automatic.Chosen]:
+    def evidence(self, fixed: float, lost: float, agreed: Agreement = AGREE) -> tuple[Evidence, Chosen]:
         """MAT gets a share of the exceptions right, and loses a share of the rest; ERM is as the twins are."""
         random = torch.Generator().manual_seed(0)
         y = torch.arange(self.N) % 2
@@ -206,7 +203,7 @@ class TestVerdict:
 
 
 def test_many_examples_are_judged_by_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(automatic, "ROWS", 100)
+    monkeypatch.setattr(agreement_module, "ROWS", 100)
     sizes: list[int] = []
 
     def twins(x: Any, y: Tensor, *args: Any, **options: Any) -> Any:
@@ -215,8 +212,8 @@ def test_many_examples_are_judged_by_a_part(monkeypatch: pytest.MonkeyPatch) -> 
         assert int(y.sum()) == len(y) // 2
         return real(x, y, *args, **options)
 
-    real = automatic.xrm
-    monkeypatch.setattr(automatic, "xrm", twins)
+    real = agreement_module.xrm
+    monkeypatch.setattr(agreement_module, "xrm", twins)
     x, y = clusters(400, seed=2)
     measure_agreement(x, y, lambda s: StackedLinear(4, 2, s), Recipe(epochs=1), 2)
     assert sizes == [100]

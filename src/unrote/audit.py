@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unrote.automatic import Evidence, cross_fit, measure_agreement, settings, shifts_of, weigh
+from unrote.agreement import measure_agreement
+from unrote.automatic import Evidence, cross_fit, settings, shifts_of, weigh
 from unrote.errors import OptionError
 from unrote.memorization.compare import KINDS, noise_map
 from unrote.methods import Session

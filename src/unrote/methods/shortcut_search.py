@@ -17,15 +17,14 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
+from unrote.agreement import Agreement, measure_agreement
 from unrote.automatic import (
     ERM,
-    Agreement,
     Chosen,
     Evidence,
     Setting,
     choose,
     cross_fit,
-    measure_agreement,
     settings,
     shifts_of,
     weigh,
