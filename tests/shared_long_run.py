@@ -1,4 +1,4 @@
-"""Two processes, one of which is sent SIGTERM: `torchrun ... shared_long_run.py FOLDER`, by test_processes.py."""
+"""Two processes, one of which is sent SIGTERM: `torchrun ... shared_long_run.py FOLDER [shard]`."""
 
 import os
 import signal
@@ -30,9 +30,9 @@ class Ended(Supervised):
         return super().loss(stack, batch)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, shard: bool) -> None:
     torch.set_num_threads(1)
-    processes = start_processes(2, accelerator="cpu")
+    processes = start_processes(2, accelerator="cpu", shard=shard)
     for name in ("broken", "unbroken"):
         x, y = clusters(40, 2, 4)
         stack = ModuleStack(lambda: nn.Linear(4, 2), 2, processes=processes)
@@ -40,9 +40,10 @@ def main(folder: Path) -> None:
         checkpoints = Checkpoints(folder / name, {"run": 1})
         recipe = Recipe("adam", 0.02, batch_size=7, steps=45)
         train(stack, x, Ended(y, processes.rank, mark), recipe, checkpoints=checkpoints)
+        state = stack.state_dict()
         if processes.rank == 0:
-            save_file(stack.state_dict(), folder / f"{name}.safetensors")
+            save_file(state, folder / f"{name}.safetensors")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] == ["shard"])

@@ -70,9 +70,12 @@ def put(value: Any, path: list[int], new: Any) -> Any:
 
 
 def seal(folder: Path, record: dict[str, Any]) -> None:
-    """Write a record with the hashes that belong to what is there."""
+    """Write a record with the hashes that belong to what is there; a file that is not keeps what it has."""
     if isinstance(record.get("files"), dict):
-        record["files"] = {name: content_hash((folder / name).read_bytes()) for name in record["files"]}
+        record["files"] = {
+            name: content_hash((folder / name).read_bytes()) if (folder / name).is_file() else value
+            for name, value in record["files"].items()
+        }
     record["hash"] = _record_hash(record)
     (folder / RECORD).write_text(json.dumps(record))
 

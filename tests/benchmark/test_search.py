@@ -5,6 +5,7 @@ from benchmark_toys import small_spec
 
 from unrote.benchmark.search import configurations, twin_configurations
 from unrote.benchmark.spec import MethodSpec, Range, RecipeSpec, Spec
+from unrote.training import Recipe
 
 RECIPE = RecipeSpec(learning_rate=Range(low=1e-4, high=1e-2, log=True), weight_decay=[0.0, 0.1], steps=5)
 
@@ -39,6 +40,13 @@ def test_another_seed_another_task_another_method_draw_anew() -> None:
     assert drawn(small_spec(search=3, search_seed=1))[1:] != base[1:]
     other_task = configurations(small_spec(search=3), MethodSpec(name="mat"), RECIPE, "other")
     assert other_task[1:] != base[1:]
+
+
+def test_what_is_not_searched_is_the_same_in_every_recipe() -> None:
+    recipe = RECIPE.model_copy(update={"clip_norm": 0.5, "optimizer": "sgd"})
+    found = configurations(small_spec(search=3), MethodSpec(name="mat"), recipe, "toy")
+    made = [Recipe(**fields) for fields, _ in found]
+    assert {(one.clip_norm, one.optimizer, one.steps) for one in made} == {(0.5, "sgd", 5)}
 
 
 def test_fixed_settings_are_not_searched() -> None:

@@ -1,10 +1,12 @@
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-from unrote.benchmark.spec import load_spec, parse_spec, spec_names
+from unrote.benchmark.spec import RecipeSpec, load_spec, parse_spec, spec_names
 from unrote.errors import OptionError
+from unrote.training import Recipe
 
 GOOD = """\
 name = "small"
@@ -30,6 +32,10 @@ def test_a_good_spec() -> None:
     assert [method.name for method in spec.methods] == ["erm", "mat"]
     assert spec.final_seeds == [1, 2]
     assert spec.regimes_of(spec.methods[0]) == ["none", "val"]
+
+
+def test_a_spec_can_say_all_that_a_recipe_can() -> None:
+    assert set(RecipeSpec.model_fields) == {field.name for field in dataclasses.fields(Recipe)}
 
 
 @pytest.mark.parametrize("name", spec_names())
@@ -60,6 +66,8 @@ def test_the_built_in_specs_are_there() -> None:
         ('model = "linear"', 'model = "resnet"', 11, r"unknown model 'resnet'"),
         ('model = "linear"', "options = { colour = 1 }", 11, r"no option 'colour': valid: n_train"),
         ("epochs = 2", "epochs = 2\nsteps = 3", 13, r"give exactly one of them"),
+        ("epochs = 2", "epochs = 2\nclip_norm = 0", 16, r"clip_norm: .*greater than 0"),
+        ("epochs = 2", "epochs = 2\nclip_norm = inf", 16, r"clip_norm: .*finite"),
         ("low = 1e-3", "low = 1", 14, r"low must be below high"),
         (
             '"mat"]',

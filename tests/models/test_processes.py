@@ -5,17 +5,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import torch
+import torch.distributed.fsdp
 from safetensors.torch import load_file
-from shared_runs import METHOD_NAMES, TASK, fit, results
+from shared_runs import METHOD_NAMES, TASK, WHOLE_METHOD_NAMES, all_layers, fit, results
 from torch import Tensor
 from toys import assert_same_bits
 
 from unrote.models import Processes
 
 SCRIPT = Path(__file__).parents[1] / "shared_runs.py"
+Runs: TypeAlias = tuple[Path, list[dict[str, Tensor]]]
+can_shard = hasattr(getattr(torch.distributed.fsdp, "FSDPModule", None), "set_force_sum_reduction_for_comms")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -33,30 +37,60 @@ def run(command: list[str], **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Tensor]]]:
+def both(folder: Path, *options: str) -> Runs:
+    """What two processes found, and where their checkpoints are."""
     pytest.importorskip("lightning")
-    folder = tmp_path_factory.mktemp("shared")
-    run([sys.executable, str(SCRIPT), str(folder), "2"])
+    run([sys.executable, str(SCRIPT), str(folder), "2", *options])
     return folder, [load_file(folder / f"rank-{rank}.safetensors") for rank in range(2)]
 
 
-def test_both_processes_have_the_same_bits(shared: tuple[Path, list[dict[str, Tensor]]]) -> None:
-    first, second = ({k: v for k, v in found.items() if k != "norm/read"} for found in shared[1])
+def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], name: str) -> None:
+    """What is called NAME/..., up to rounding."""
+    of_this = {key: value for key, value in wanted.items() if key.startswith(f"{name}/")}
+    assert len(of_this) >= 3
+    for key, value in of_this.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-7, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return both(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The same with parameters in shards."""
+    if not can_shard:
+        pytest.skip("shards need PyTorch 2.8")
+    return both(tmp_path_factory.mktemp("sharded"), "shard")
+
+
+@pytest.fixture(params=["shared", "sharded"])
+def runs(request: pytest.FixtureRequest) -> Runs:
+    return request.getfixturevalue(request.param)
+
+
+def test_both_processes_have_the_same_bits(runs: Runs) -> None:
+    first, second = ({k: v for k, v in found.items() if k != "norm/read"} for found in runs[1])
     assert_same_bits(first, second)
 
 
-@pytest.mark.parametrize("name", ["xrm", *METHOD_NAMES])
-def test_two_processes_end_where_one_ends(
-    shared: tuple[Path, list[dict[str, Tensor]]], alone: dict[str, Tensor], name: str
-) -> None:
+@pytest.mark.parametrize("name", ["xrm", "layers", *METHOD_NAMES])
+def test_two_processes_end_where_one_ends(runs: Runs, alone: dict[str, Tensor], name: str) -> None:
     """Held-out logits, flipped labels, per-example and per-group state, parameters, losses and accuracy."""
-    of_this = {key: value for key, value in alone.items() if key.startswith(f"{name}/")}
-    assert len(of_this) >= 3
-    for key, value in of_this.items():
-        torch.testing.assert_close(
-            shared[1][0][key], value, rtol=1e-6, atol=1e-8, msg=lambda m, k=key: f"{k}: {m}"
-        )
+    assert_same(runs[1][0], alone, name)
+
+
+@pytest.mark.parametrize("name", WHOLE_METHOD_NAMES)
+def test_two_processes_with_whole_parameters_end_where_one_ends(
+    shared: Runs, alone: dict[str, Tensor], name: str
+) -> None:
+    assert_same(shared[1][0], alone, name)
+
+
+def test_shards_change_nothing_about_batch_norm(shared: Runs, sharded: Runs) -> None:
+    """Its statistics are of a process's examples; a process that has none counts none."""
+    assert_same(sharded[1][0], shared[1][0], "batch norm")
 
 
 def test_twins_flipped_labels(alone: dict[str, Tensor]) -> None:
@@ -66,30 +100,33 @@ def test_twins_flipped_labels(alone: dict[str, Tensor]) -> None:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Tensor]:
-    return results(None)
+    return {**results(None), **all_layers(None)}
 
 
-def test_each_example_is_loaded_by_one_process(shared: tuple[Path, list[dict[str, Tensor]]]) -> None:
+def test_each_example_is_loaded_by_one_process(shared: Runs) -> None:
     """Once an epoch, for two epochs; the first one is looked at beforehand."""
     reads = [found["norm/read"] for found in shared[1]]
     assert (reads[0] + reads[1])[1:].tolist() == [2] * 49
     assert all(20 <= int(read.sum()) <= 80 for read in reads)
 
 
-def test_a_run_of_one_process_reads_the_checkpoints_of_two(
-    shared: tuple[Path, list[dict[str, Tensor]]],
-) -> None:
-    folder, (found, _) = shared
+def test_a_run_of_one_process_reads_the_checkpoints_of_two(runs: Runs) -> None:
+    folder, (found, _) = runs
     fitted = fit("groupdro", None, folder / "checkpoints" / "groupdro")
     for key, value in fitted.stack.state_dict().items():
         assert torch.equal(value, found[f"groupdro/{key}"])
 
 
-def test_sigterm_to_one_process_of_torchruns_ends_all_at_one_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("shard",)])
+def test_sigterm_to_one_process_of_torchruns_ends_all_at_one_step(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     """With code 143 and a checkpoint, from which the same command goes on to the same bits."""
     pytest.importorskip("lightning")
+    if options and not can_shard:
+        pytest.skip("shards need PyTorch 2.8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, str(SCRIPT.with_name("shared_long_run.py")), str(tmp_path)]
+    command = [*torchrun, str(SCRIPT.with_name("shared_long_run.py")), str(tmp_path), *options]
     ended = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
     )

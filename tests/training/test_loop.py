@@ -16,6 +16,7 @@ from unrote.errors import DataError, DivergedError, OptionError
 from unrote.models import ModuleStack, Stack, StackedLinear, StackedMLP
 from unrote.supervision import Supervision
 from unrote.training import Batch, EarlyStopping, Objective, Order, Recipe, Supervised, TrainingResult, train
+from unrote.training.loop import _load_moments, _moments
 
 N, FEATURES, CLASSES = 23, 4, 3
 X, Y = clusters(N, CLASSES, FEATURES, seed=1)
@@ -435,3 +436,16 @@ class TestRefuses:
         with pytest.raises(error, match=message):
             train(stack, x, *rest, **options)
         assert_same_bits(stack.state_dict(), before)
+
+
+def test_moments_come_in_one_order_however_they_were_read() -> None:
+    """Processes that gather shards would else wait for different ones; files come back in any order."""
+    stack = small_stack()
+    optimizer = torch.optim.Adam(stack.parameters())
+    stack(X).sum().backward()
+    optimizer.step()
+    kept = _moments(optimizer)
+    again = torch.optim.Adam(stack.parameters())
+    _load_moments(again, dict(reversed(kept.items())))
+    assert list(_moments(again)) == list(kept)
+    assert_same_bits(_moments(again), kept)

@@ -61,6 +61,7 @@ class RecipeSpec(_Part):
     batch_size: int | None = Field(128, ge=1)
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
+    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_length(self) -> "RecipeSpec":

@@ -14,6 +14,7 @@ Needs the groups of the validation examples, which steer every step: score the r
 three steps of ERM a step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,14 +23,15 @@ from torch import Tensor
 
 from unrote.data import Split
 from unrote.data.options import check_count
+from unrote.errors import OptionError
 from unrote.methods.balance import equal_weights
 from unrote.methods.base import Fitted, Method, register
 from unrote.methods.search import Choice, hyper
 from unrote.methods.session import Session
-from unrote.models import Stack
+from unrote.models import Processes, Stack
 from unrote.seeding import generator
 from unrote.supervision import Supervision, cross_entropy, take_examples
-from unrote.training import Batch, Objective
+from unrote.training import Batch, Objective, processes_of
 
 
 @dataclass
@@ -45,8 +47,6 @@ class LearnedWeights(Objective):
         importance: (n,) multiplies the learned weights; None leaves them as they are.
     """
 
-    through_logits = False  # it differentiates the parameters
-
     y: Int[Tensor, " n"]
     validation: Split
     chance: Float[Tensor, " m"]
@@ -59,7 +59,15 @@ class LearnedWeights(Objective):
         return replace(self, importance=weight)
 
     def prepare(self, stack: Stack, n_examples: int) -> None:
-        """Refuse labels that do not fit the examples or the stack."""
+        """Refuse labels that do not fit the examples or the stack, and parameters in shards.
+
+        Raises:
+            OptionError: if parameters are sharded.
+        """
+        if (processes := processes_of(stack)) is not None and processes.shard:
+            raise OptionError(
+                "L2RW differentiates the parameters, which are sharded: start the processes without shard=True"
+            )
         Supervision(self.y).check(n_examples, stack.n_members, stack.n_classes)
         self.y = self.y.to(stack.device)
         if self.importance is not None:
@@ -69,7 +77,8 @@ class LearnedWeights(Objective):
         """The loss of each member under the weights learned for this minibatch."""
         y = take_examples(self.y, batch.index, False)
         losses = cross_entropy(stack(batch.x, per_member=batch.per_member), y)
-        weight = learned_weights(losses, self._validation_loss(stack, batch.step), list(stack.parameters()))
+        wanted = self._validation_loss(stack, batch.step)
+        weight = learned_weights(losses, wanted, list(stack.parameters()), processes_of(stack))
         if self.importance is not None:
             weight = weight * take_examples(self.importance, batch.index, False)
         return (weight * losses).sum(1) / weight.sum(1).clamp_min(torch.finfo(weight.dtype).tiny)
@@ -91,22 +100,38 @@ class LearnedWeights(Objective):
 
 
 def learned_weights(
-    losses: Float[Tensor, "S B"], validation_loss: Float[Tensor, ""], parameters: list[Tensor]
+    losses: Float[Tensor, "S B"],
+    validation_loss: Float[Tensor, ""],
+    parameters: list[Tensor],
+    processes: Processes | None = None,
 ) -> Float[Tensor, "S B"]:
     """max(0, <gradient of each loss, gradient of the validation loss>); no gradient flows through it.
 
     The product of all gradients with one vector takes two backward passes: one that is linear in a weight per
     example, and one of its product with the vector with respect to these weights.
+
+    Args:
+        losses: of the minibatch's examples.
+        validation_loss: of a validation minibatch.
+        parameters: of which the losses are functions.
+        processes: each of which knows the gradients of its own examples alone.
     """
     trained = [p for p in parameters if p.requires_grad]
-    wanted = torch.autograd.grad(validation_loss, trained, allow_unused=True)
-    pairs = [(p, v) for p, v in zip(trained, wanted, strict=True) if v is not None]
+    wanted: Sequence[Tensor | None] = [None] * len(trained)
+    if validation_loss.requires_grad:  # not so in a process that has none of the examples
+        wanted = torch.autograd.grad(validation_loss, trained, allow_unused=True)
+    if processes is not None:
+        wanted = [torch.zeros_like(p) if v is None else v for p, v in zip(trained, wanted, strict=True)]
+        processes.add_up([v for v in wanted if v is not None])
     epsilon = torch.zeros_like(losses).requires_grad_()
-    slopes = torch.autograd.grad(
-        (epsilon * losses).sum(), [p for p, _ in pairs], create_graph=True, allow_unused=True
-    )
-    products = [(s * v).sum() for s, (_, v) in zip(slopes, pairs, strict=True) if s is not None]
-    return torch.autograd.grad(torch.stack(products).sum(), epsilon)[0].clamp_min(0).detach()
+    slopes = torch.autograd.grad((epsilon * losses).sum(), trained, create_graph=True, allow_unused=True)
+    products = [(s * v).sum() for s, v in zip(slopes, wanted, strict=True) if s is not None and v is not None]
+    weights = torch.zeros_like(losses)
+    if products:
+        weights = torch.autograd.grad(torch.stack(products).sum(), epsilon)[0].detach()
+    if processes is not None:
+        processes.add_up([weights])
+    return weights.clamp_min(0)
 
 
 @register("l2rw", needs="val", reference="Ren et al. 2018, arXiv 1803.09050")

@@ -28,7 +28,7 @@ from unrote.methods.search import Choice, LogUniform, hyper
 from unrote.methods.session import Session
 from unrote.models import Stack
 from unrote.supervision import Supervision
-from unrote.training import Batch, Objective, Order
+from unrote.training import Batch, Objective, Order, processes_of
 
 
 class MarginObjective(Objective):
@@ -39,8 +39,6 @@ class MarginObjective(Objective):
         scale: of cosines and shift.
         reweight_from: the first step at which weights apply.
     """
-
-    through_logits = False  # it reads the head's weights
 
     def __init__(self, supervision: Supervision, scale: float, reweight_from: int) -> None:
         self.weighted, self.scale, self.reweight_from = supervision, scale, reweight_from
@@ -61,6 +59,9 @@ class MarginObjective(Objective):
         """The loss of each member."""
         features, _ = stack.features_and_logits(batch.x, per_member=batch.per_member)
         heads = torch.stack([stack.live_head(member)[0] for member in range(stack.n_members)])
+        if (processes := processes_of(stack)) is not None and processes.rank:
+            # gradients are added up over processes, and each has the whole of this one
+            heads = heads.detach()
         cosine = F.normalize(features, dim=-1) @ F.normalize(heads, dim=-1).mT
         supervision = self.plain if batch.step < self.reweight_from else self.weighted
         return supervision.batch(batch.index).loss(self.scale * cosine)

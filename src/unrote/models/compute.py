@@ -99,19 +99,20 @@ class Compute:
                 rows,
                 use_reentrant=False,
                 preserve_rng_state=False,  # `logits` seeds what it draws from
-                context_fn=lambda: (nullcontext(), _buffers_kept(module)),
+                context_fn=lambda: (nullcontext(), buffers_kept(module)),
             )
             done.append(out)
         return torch.cat(done)
 
 
 @contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Leave the statistics of batch norm as they were: computing a part a second time counts nothing twice."""
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Leave the statistics of batch norm as they were: what is computed meanwhile is not counted."""
     kept = [buffer.clone() for buffer in module.buffers()]
     try:
         yield
     finally:
         with torch.no_grad():
             for buffer, value in zip(module.buffers(), kept, strict=True):
-                buffer.copy_(value)
+                # past autograd, which has batch norm's statistics to hand and in training does not look at them
+                buffer.data.copy_(value)

@@ -1,6 +1,7 @@
 """Any `nn.Module` as a member: a list of modules behind the interface of a stack."""
 
 import copy
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from unrote.data.inputs import Example, batch_length, map_tensors
 from unrote.errors import OptionError
-from unrote.models.compute import Compute
+from unrote.models.compute import Compute, buffers_kept
 from unrote.models.processes import Processes
+from unrote.models.sharding import like, shard, whole
 from unrote.models.stack import Stack
 from unrote.seeding import global_seed
 
@@ -20,9 +22,9 @@ class ModuleStack(Stack):
     """S modules. A member does no work for an example that is not asked of it.
 
     Args:
-        factory: called once per member, with torch's generators seeded for it; gives a module that maps a
-            minibatch (B, ...) to logits (B, C), or to an object with `.logits` (as Hugging Face models do).
-            A mapping is passed as keyword arguments, a tuple as positional ones.
+        factory: called once per member (in shards, once more for a copy), with torch's generators seeded for it;
+            gives a module that maps a minibatch (B, ...) to logits (B, C), or to an object with `.logits` (as
+            Hugging Face models do). A mapping is passed as keyword arguments, a tuple as positional ones.
         n_classes: C.
         seeds: one per member.
         head: dotted name of the linear layer that gives the logits, for methods that use features; default the
@@ -31,7 +33,8 @@ class ModuleStack(Stack):
         processes: among which every minibatch is split; None computes all of it here. See `start_processes`.
 
     Raises:
-        OptionError: if the factory does not give an `nn.Module`, a new one each time.
+        OptionError: if the factory does not give an `nn.Module`, a new one each time; or if parameters are to be
+            sharded, which cannot be.
     """
 
     predict_batch_size = 256
@@ -51,8 +54,13 @@ class ModuleStack(Stack):
         self.members = nn.ModuleList(self._make(factory, seed) for seed in seeds)
         if len(set(self.members)) < len(seeds):
             raise OptionError("the factory gave one module twice: a new one at each call is wanted")
-        for module in self.members:
-            self.compute.apply(module)
+        # kept where modules cannot be copied
+        self._factory = factory if processes is not None and processes.shard else None
+        if self.sharded:
+            self._shard()
+        else:
+            for module in self.members:
+                self.compute.apply(module)
         # in a list, so that they are no modules of the stack's beside the members
         self._compiled = [self.compute.compiled(module) for module in self.members]
         if processes is not None:
@@ -69,6 +77,11 @@ class ModuleStack(Stack):
             )
         return module
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process has a slice of the parameters; all must then ask for them together."""
+        return self.processes is not None and self.processes.shard
+
     def forward(
         self, x: Example, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
     ) -> Float[Tensor, "S B C"]:
@@ -77,14 +90,27 @@ class ModuleStack(Stack):
             return self._here(x, where, per_member)
         own, size = processes.take(x, int(per_member))
         rows = processes.rows(size)
+        asked = self._asked(where) if self.sharded else None
         if rows.stop > rows.start:
-            logits = self._here(own, None if where is None else where[..., rows], per_member)
+            logits = self._here(own, None if where is None else where[..., rows], per_member, asked)
+        elif asked is not None:
+            logits = self._here(own, torch.zeros(1, dtype=torch.bool), per_member, asked)[:, :0]
         else:
             logits = torch.zeros(self.n_members, 0, self.n_classes, device=self.device)
         return processes.gather(logits.to(self._dtype), size)
 
+    def _asked(self, where: Bool[Tensor, "*S B"] | None) -> Sequence[bool]:
+        """Which members some process computes, as all know of all rows."""
+        asked = torch.ones(1, dtype=torch.bool) if where is None else where.any(-1)
+        found: list[bool] = asked.expand(self.n_members).tolist()
+        return found
+
     def _here(
-        self, x: Example, where: Bool[Tensor, "*S B"] | None, per_member: bool
+        self,
+        x: Example,
+        where: Bool[Tensor, "*S B"] | None,
+        per_member: bool,
+        asked: Sequence[bool] | None = None,
     ) -> Float[Tensor, "S B C"]:
         """Logits of every member, computed by this process."""
         return torch.stack(
@@ -93,12 +119,15 @@ class ModuleStack(Stack):
                     member,
                     map_tensors(x, lambda t, m=member: t[m]) if per_member else x,
                     None if where is None else where[member] if where.ndim == 2 else where,
+                    asked is not None and asked[member],
                 )
                 for member in range(self.n_members)
             ]
         )
 
-    def _member(self, member: int, x: Example, where: Bool[Tensor, " B"] | None) -> Float[Tensor, "B C"]:
+    def _member(
+        self, member: int, x: Example, where: Bool[Tensor, " B"] | None, asked: bool
+    ) -> Float[Tensor, "B C"]:
         if where is None or bool(where.all()):
             return self._logits(member, x)
         logits = torch.zeros(batch_length(x), self.n_classes, device=self.device)
@@ -106,7 +135,16 @@ class ModuleStack(Stack):
             rows = where.nonzero().squeeze(1)
             wanted = self._logits(member, map_tensors(x, lambda t: t.index_select(0, rows)))
             logits = logits.to(wanted.dtype).index_copy(0, rows, wanted)
+        elif asked:
+            logits = logits + self._idle(member, x)
         return logits
+
+    def _idle(self, member: int, x: Example) -> Float[Tensor, ""]:
+        """0, by way of a member that other processes compute: shards are gathered, and gradients added up, by all."""
+        # an example twice, as batch norm wants two; what it counts of them is dropped
+        twice = map_tensors(x, lambda t: t[:1].expand(2, *t.shape[1:]))
+        with buffers_kept(self.members[member]):
+            return self._logits(member, twice)[:0].sum()
 
     def _logits(self, member: int, x: Example) -> Float[Tensor, "B C"]:
         module = self.members[member]
@@ -176,7 +214,8 @@ class ModuleStack(Stack):
     def share_gradients(self) -> None:
         """Add up the processes' gradients, and average what modules count as they train (batch norm)."""
         if self.processes is not None:
-            self.processes.sum_gradients(self.parameters())
+            if not self.sharded:  # else they were in the backward pass
+                self.processes.sum_gradients(self.parameters())
             self.processes.average([b for b in self.buffers() if b.is_floating_point()])
 
     @property
@@ -187,16 +226,43 @@ class ModuleStack(Stack):
         return any(p.requires_grad and p not in head for p in module.parameters())
 
     def live_head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"] | None]:
-        """See `Stack.live_head`."""
+        """See `Stack.live_head`.
+
+        Raises:
+            OptionError: if parameters are sharded.
+        """
+        if self.sharded:
+            raise OptionError(
+                "the last layer's parameters are sharded: `head` and `set_head` copy them, and a loss that uses "
+                "them wants processes without shard=True"
+            )
         head = self._head(self.members[member])
         return head.weight, head.bias
 
+    def head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
+        """See `Stack.head`."""
+        if not self.sharded:
+            return super().head(member)
+        head = self._head(self.members[member])
+        weight = whole(head.weight.detach()).to(self.device)
+        bias = weight.new_zeros(len(weight)) if head.bias is None else whole(head.bias.detach()).to(weight)
+        return weight, bias
+
     @torch.no_grad()
     def set_head(self, weight: Float[Tensor, "C F"], bias: Float[Tensor, " C"], member: int = 0) -> None:
-        """See `Stack.set_head`."""
+        """See `Stack.set_head`.
+
+        Raises:
+            OptionError: if parameters are sharded and the layer has no bias.
+        """
         head = self._head(self.members[member])
-        head.weight.copy_(weight)
-        head.bias = nn.Parameter(bias.to(head.weight))
+        head.weight.copy_(like(weight.to(head.weight.dtype), head.weight))
+        if not self.sharded:
+            head.bias = nn.Parameter(bias.to(head.weight))
+        elif head.bias is not None:
+            head.bias.copy_(like(bias.to(head.bias.dtype), head.bias))
+        else:
+            raise OptionError("a sharded last layer without bias can be given none: make it with one")
 
     def _head(self, module: nn.Module) -> nn.Linear:
         if self.head_name is not None:
@@ -222,6 +288,8 @@ class ModuleStack(Stack):
         ]
         fused = self.compute.fused
         if name == "sgd":
+            # of the fused kernels SGD's alone takes no shards
+            fused = fused and not self.sharded
             return torch.optim.SGD(groups, lr=learning_rate[0], momentum=momentum, fused=fused)
         kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
         return kind(groups, lr=learning_rate[0], fused=fused)
@@ -236,9 +304,54 @@ class ModuleStack(Stack):
         """See `Stack.select`."""
         chosen = copy.copy(self)
         chosen.seeds = tuple(self.seeds[m] for m in members)
-        chosen._modules = {"members": nn.ModuleList(copy.deepcopy(self.members[m]) for m in members)}
+        chosen._modules = {"members": nn.ModuleList(self._copied(m) for m in members)}
         chosen._compiled = [self.compute.compiled(module) for module in chosen.members]
         return chosen
+
+    @torch.no_grad()
+    def _copied(self, member: int) -> nn.Module:
+        module = self.members[member]
+        if self._factory is None:
+            return copy.deepcopy(module)
+        assert self.processes is not None
+        copied = self._make(self._factory, self.seeds[member])
+        shard(copied, self.processes)
+        kept = (*module.parameters(), *module.buffers())
+        for new, old in zip((*copied.parameters(), *copied.buffers()), kept, strict=True):
+            new.copy_(old)
+        return copied.train(module.training)
+
+    def _shard(self) -> None:
+        """Shard every member, and have states come and go whole.
+
+        Raises:
+            OptionError: if the modules are computed in a way that does not go with it.
+        """
+        assert self.processes is not None
+        if self.compute.part is not None or self.compute.compile:
+            raise OptionError(
+                "sharded parameters go with neither Compute(part=) nor Compute(compile=): leave them out"
+            )
+        for module in self.members:
+            shard(module, self.processes)
+        self.register_state_dict_post_hook(_gather_state)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_shard_state)  # type: ignore[no-untyped-call]
+
+    def __repr__(self) -> str:
+        """The layers, by the names they have without shards: either stack can go on from the other's checkpoints."""
+        return re.sub(r"\bFSDP(?=\w+\()", "", super().__repr__())
+
+
+def _gather_state(_module: nn.Module, state: dict[str, Any], _prefix: str, _metadata: Any) -> None:
+    """Make a state whole as it is taken."""
+    state.update({name: whole(value) for name, value in state.items()})
+
+
+def _shard_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Shard a whole state as it is loaded."""
+    for name, parameter in module.named_parameters():
+        if isinstance(value := state.get(prefix + name), Tensor):
+            state[prefix + name] = like(value, parameter)
 
 
 def small_cnn(shape: tuple[int, ...], n_classes: int, channels: Sequence[int] = (8, 16)) -> nn.Sequential:

@@ -12,6 +12,7 @@ on every process and stays the same there. Methods need not know of it.
 """
 
 import atexit
+import gc
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from torch import Tensor
 from unrote.data.inputs import Example, batch_length, map_tensors
 from unrote.errors import MissingPackageError, OptionError
 
-_BUCKET = 1 << 24  # numbers that are summed over processes at a time
+_BUCKET = 1 << 24  # numbers that are summed over processes at a time, of many small tensors
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class Processes:
         rank: of this process, from 0.
         count: of processes.
         device: of this process.
+        shard: whether each keeps a slice of the parameters alone, rather than all of them.
     """
 
     rank: int
     count: int
     device: torch.device
+    shard: bool = False
 
     def rows(self, size: int) -> slice:
         """This process's rows of `size`; some process may have none."""
@@ -93,16 +96,16 @@ class Processes:
         for p in wanted:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        self._in_place([p.grad for p in wanted if p.grad is not None])
+        self.add_up([p.grad for p in wanted if p.grad is not None])
 
     def average(self, values: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the processes."""
-        self._in_place(values)
+        self.add_up(values)
         for value in values:
             value.div_(self.count)
 
-    def _in_place(self, values: Sequence[Tensor]) -> None:
-        """Sum tensors over processes, many small ones at a time."""
+    def add_up(self, values: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes."""
         bucket: list[Tensor] = []
         for k, value in enumerate(values):
             bucket.append(value)
@@ -139,7 +142,7 @@ def _length(x: Example, dim: int) -> int:
 
 
 def start_processes(
-    devices: int | Literal["auto"] = "auto", *, nodes: int = 1, accelerator: str = "auto"
+    devices: int | Literal["auto"] = "auto", *, nodes: int = 1, accelerator: str = "auto", shard: bool = False
 ) -> Processes:
     """Start the processes of a run, or join those that torchrun or SLURM started.
 
@@ -150,6 +153,8 @@ def start_processes(
         devices: processes on each machine, each with a device of its own; "auto" takes one per GPU.
         nodes: machines.
         accelerator: "cuda", "cpu" or "auto".
+        shard: whether each process keeps a slice of the parameters, of their gradients and of the optimiser's state,
+            rather than all of them (`models.sharding`). It takes more messages, and less memory.
 
     Raises:
         MissingPackageError: if lightning is not installed.
@@ -171,9 +176,10 @@ def start_processes(
         ) from error
     # at the end of the interpreter, gloo's threads would abort a process that leaves with a code of its own
     atexit.register(_leave)
-    return Processes(fabric.global_rank, fabric.world_size, fabric.device)
+    return Processes(fabric.global_rank, fabric.world_size, fabric.device, shard)
 
 
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()  # sharded modules hold on to the group in cycles

@@ -6,6 +6,7 @@ from unrote.training.loop import Evaluate, TrainingResult, train
 from unrote.training.objective import Batch, Objective, Supervised
 from unrote.training.order import Order
 from unrote.training.recipe import Recipe
+from unrote.training.sharing import processes_of
 from unrote.training.updates import LossScale
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "Recipe",
     "Supervised",
     "TrainingResult",
+    "processes_of",
     "train",
 ]

@@ -22,6 +22,7 @@ from unrote.checkpoint import Checkpoint, Checkpoints
 from unrote.data.inputs import Inputs, as_inputs
 from unrote.errors import CheckpointError, OptionError
 from unrote.models import Processes, Shard, Stack
+from unrote.models.sharding import like, whole
 from unrote.progress import progress_bar
 from unrote.training.best import BestMembers, EarlyStopping
 from unrote.training.divergence import Divergence, describe, divergences
@@ -29,7 +30,7 @@ from unrote.training.interruption import Termination
 from unrote.training.objective import Batch, Objective
 from unrote.training.order import Order
 from unrote.training.recipe import Recipe
-from unrote.training.sharing import check_splits, newest, processes_of
+from unrote.training.sharing import check_splits, newest, processes_of, saving
 from unrote.training.updates import Updates
 
 Evaluate = Callable[[Stack], Mapping[str, Float[Tensor, " S"]]]
@@ -114,8 +115,9 @@ def train(
     saved = newest(checkpoints, processes)
     if saved is not None:
         run.load(saved)
+    checkpoints = saving(checkpoints, processes)
     if processes is not None and processes.rank:
-        checkpoints, progress = None, None  # the first process saves and speaks for all
+        progress = None  # the first process speaks for all
     stack.train()
     bar = progress_bar(progress or "", total, show=progress is not None)
     # all processes take note of SIGTERM, though one alone saves
@@ -262,17 +264,18 @@ class _Run:
         try:
             for key, value in checkpoint.tensors.items():
                 part, name = key.split("/", 1)
-                parts.setdefault(part, {})[name] = value.to(self.stack.device)
+                parts.setdefault(part, {})[name] = value
             self.stack.load_state_dict(parts["stack"])
             for name, optimizer in self.updates.optimizers.items():
                 _load_moments(optimizer, parts.get(name, {}))
             for name, value in self.objective.state().items():
                 value.copy_(parts["objective"][name])
             if self.best is not None:
-                self.best.load({name: value.to("cpu") for name, value in parts["best"].items()})
+                self.best.load(parts["best"])
+            device = self.stack.device
             if self.updates.scale is not None:
-                self.updates.scale.load(parts["scale"])
-            run = parts["run"]
+                self.updates.scale.load({name: value.to(device) for name, value in parts["scale"].items()})
+            run = {name: value.to(device) for name, value in parts["run"].items()}
             self.diverged_at, self.loss_sum = run["diverged_at"], run["loss_sum"]
             self.loss_count = run["loss_count"].cpu()
             self.step, self.history = checkpoint.step, list(checkpoint.record["history"])
@@ -294,11 +297,11 @@ class _Run:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser keeps between steps, by parameter and name."""
+    """What an optimiser keeps between steps, by parameter and name; in one order, as all processes gather shards."""
     return {
-        f"{index}.{name}": value
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
+        f"{index}.{name}": whole(value)
+        for index, state in sorted(optimizer.state_dict()["state"].items())
+        for name, value in sorted(state.items())
         if isinstance(value, Tensor)
     }
 
@@ -306,10 +309,10 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def _load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Take over what `_moments` gave."""
     state: dict[int, dict[str, Tensor]] = {}
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        # torch keeps step counts on the CPU
-        state.setdefault(int(index), {})[name] = value.cpu() if name == "step" else value
+        state.setdefault(int(index), {})[name] = like(value, trained[int(index)])
     # rates and decays come from the recipe, which the run's identity already pins
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -34,8 +34,9 @@ class Objective:
     train together, each then loads the whole minibatch; else `Batch.x` is a `Shard` that only a stack can read."""
 
     through_logits = True
-    """Whether parameters enter the loss through the stack's logits and features alone. Where not so (a penalty on
-    parameters, a loss of the head's weights), several processes cannot train together."""
+    """Whether the gradients that each process has of its own examples' logits and features add up to that of the
+    loss. Where not so (a penalty on parameters, whose gradient every process has whole), several processes cannot
+    train together."""
 
     def prepare(self, stack: Stack, n_examples: int) -> None:
         """Called before training, to refuse what does not fit and to follow the stack to its device."""

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unrote.models import ModuleStack, Stack, stacked_optimizer
+from unrote.models.sharding import own as own_slice
 from unrote.training.objective import Objective
 from unrote.training.recipe import Recipe
 
@@ -97,22 +98,24 @@ class Updates:
         multiply_gradients(self.stack, self.own, 1 / scale.factor)
         finite = gradient_norms(self.stack, self.own).isfinite()
         scale.update(finite)
-        for member, parameters in enumerate(_by_member(self.stack)):
+        assert isinstance(self.stack, ModuleStack)
+        for member, module in enumerate(self.stack.members):
             if not bool(finite[member]):
-                for p in parameters:
+                for p in module.parameters():
                     p.grad = None  # so that the optimiser passes it over
 
 
 def gradient_norms(stack: Stack, own: Sequence[Tensor]) -> Float[Tensor, " S"]:
     """Euclidean norm of each member's gradient, its part of an objective's own parameters included."""
     squares = torch.zeros(stack.n_members, device=stack.device)
+    for member, gradients in enumerate(_by_member(stack)):
+        for gradient in gradients:
+            squares[member] += gradient.float().square().sum()
+    if isinstance(stack, ModuleStack) and stack.processes is not None and stack.sharded:
+        stack.processes.add_up([squares])  # each process has a slice of every gradient
     for p in _leading(stack, own):
         if p.grad is not None:
             squares += p.grad.flatten(1).float().square().sum(1)
-    for member, parameters in enumerate(_by_member(stack)):
-        for p in parameters:
-            if p.grad is not None:
-                squares[member] += p.grad.float().square().sum()
     return squares.sqrt()
 
 
@@ -121,10 +124,9 @@ def multiply_gradients(stack: Stack, own: Sequence[Tensor], factor: Float[Tensor
     for p in _leading(stack, own):
         if p.grad is not None:
             p.grad.mul_(factor.to(p.grad.dtype).view(-1, *[1] * (p.ndim - 1)))
-    for member, parameters in enumerate(_by_member(stack)):
-        for p in parameters:
-            if p.grad is not None:
-                p.grad.mul_(factor[member].to(p.grad.dtype))
+    for member, gradients in enumerate(_by_member(stack)):
+        for gradient in gradients:
+            gradient.mul_(factor[member].to(gradient.dtype))
 
 
 def _leading(stack: Stack, own: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -135,6 +137,8 @@ def _leading(stack: Stack, own: Sequence[Tensor]) -> Iterator[Tensor]:
 
 
 def _by_member(stack: Stack) -> Iterator[Sequence[Tensor]]:
-    """Parameters of each member of a stack of modules."""
+    """Gradients of each member of a stack of modules; of sharded ones this process's slices."""
     if isinstance(stack, ModuleStack):
-        yield from (list(module.parameters()) for module in stack.members)
+        for module in stack.members:
+            gradients = (p.grad for p in module.parameters() if p.grad is not None)
+            yield [own_slice(g) for g in gradients] if stack.sharded else list(gradients)
