@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from toys import assert_same_bits, planted_task, worst_on_digits
 
+from unrote.data import Split, Task
 from unrote.errors import OptionError
 from unrote.methods import METHODS, Session
 from unrote.methods.ula import ULA
@@ -16,14 +18,14 @@ from unrote.training import Recipe, Supervised
 TASK = planted_task(64)
 
 
-def session(model: object = "linear", epochs: int = 20) -> Session:
-    return Session(TASK, stack_builder(model, (8,), 2), Recipe("adam", 0.03, batch_size=16, epochs=epochs))  # type: ignore[arg-type]
+def session(model: object = "linear", epochs: int = 20, task: Task = TASK) -> Session:
+    return Session(task, stack_builder(model, (8,), 2), Recipe("adam", 0.03, batch_size=16, epochs=epochs))  # type: ignore[arg-type]
 
 
 def test_shift_is_the_log_share_of_each_class_where_the_probe_says_so() -> None:
     """Towards temperature 0 the shares are those of counts."""
     run = session()
-    supervision = ULA(temperature=1e-3, eta=1.5).supervision(run)
+    supervision = ULA(temperature=1e-3, eta=1.5, share=0.2).supervision(run)
     guess, y = run.artefacts["guess"].numpy(), TASK.train.y.numpy()
     assert np.array_equal(guess, TASK.train.attribute.numpy())  # the probe has learned the shortcut
     assert supervision.shift is not None
@@ -32,18 +34,40 @@ def test_shift_is_the_log_share_of_each_class_where_the_probe_says_so() -> None:
         np.testing.assert_allclose(supervision.shift[i], 1.5 * np.log(np.array(share) + 1e-6), rtol=1e-4)
 
 
-def test_soft_shares_at_a_temperature() -> None:
-    run = session()
-    shift = ULA(temperature=1.0).supervision(run).shift
-    assert shift is not None
-    probe = session()  # trained once more, as a linear model on the same features
-    stack = probe.train(
-        Supervised(Supervision(TASK.train.y)), stage="probe", recipe=probe.recipe.shortened(0.2)
-    ).stack
-    q = stack.predict(TASK.train.x)[0].softmax(1).double().numpy()
-    joint = np.array([[q[TASK.train.y.numpy() == c, k].sum() for c in range(2)] for k in range(2)])
-    table = joint / joint.sum(1, keepdims=True)
-    np.testing.assert_allclose(shift, np.log(table[q.argmax(1)] + 1e-6), rtol=1e-4)
+def test_soft_shares_of_the_epoch_that_predicts_the_validation_labels_best() -> None:
+    """The validation split follows the shortcut throughout, so that an early epoch is best."""
+    checked = TASK.splits["validation"]
+    task = Task("planted", train=TASK.train, validation=Split(checked.x, checked.attribute))
+    losses, logits = losses_and_logits(task)
+    best = int(np.argmin(losses))
+    assert 0 < best < 19
+    for share, epoch in ((1.0, best), (0.1, 1)):
+        shift = ULA(share=share, temperature=1.0).supervision(session(task=task)).shift
+        assert shift is not None
+        q = logits[epoch].softmax(1).double().numpy()
+        joint = np.array([[q[TASK.train.y.numpy() == c, k].sum() for c in range(2)] for k in range(2)])
+        table = joint / joint.sum(1, keepdims=True)
+        np.testing.assert_allclose(shift, np.log(table[q.argmax(1)] + 1e-6), rtol=1e-4)
+
+
+def losses_and_logits(task: Task) -> tuple[list[float], list[torch.Tensor]]:
+    """Validation loss and training logits of a linear model after 1, 2, ..., 20 epochs, each trained anew."""
+    losses, logits = [], []
+    for epochs in range(1, 21):
+        run = session(epochs=epochs, task=task)
+        stack = run.train(Supervised(Supervision(task.train.y)), stage="probe").stack
+        checked = task.splits["validation"]
+        losses.append(float(F.cross_entropy(stack.predict(checked.x)[0], checked.y)))
+        logits.append(stack.predict(task.train.x)[0])
+    return losses, logits
+
+
+def test_without_a_validation_split_the_last_epoch_is_kept() -> None:
+    task = Task("planted", train=TASK.train)
+    run = session(task=task)
+    ULA().supervision(run)
+    last = session(task=task).train(Supervised(Supervision(task.train.y)), stage="probe").stack
+    assert torch.equal(run.artefacts["guess"], last.predict(task.train.x)[0].argmax(1))
 
 
 def test_eta_zero_is_erm() -> None:

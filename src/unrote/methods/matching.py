@@ -90,7 +90,7 @@ class MatchingMethod(Method):
         within_class: whether attributes are compared within each class.
     """
 
-    strength: float = hyper(1.0, LogUniform(0.1, 10.0))
+    strength: float = hyper(10.0, LogUniform(0.1, 100.0))
     within_class: bool = True
 
     @abstractmethod
@@ -99,7 +99,7 @@ class MatchingMethod(Method):
 
     def fit(self, session: Session) -> Fitted:
         """Train on the session's task."""
-        check_positive("strength", self.strength, zero=True, usual="0.1 to 10")
+        check_positive("strength", self.strength, zero=True, usual="0.1 to 1000")
         objective = Matching(
             session.y,
             session.training_groups(),

@@ -11,6 +11,9 @@ scale, which the network could otherwise shrink to make everything alike. Featur
 class: where attribute and class go together, features that do not differ between attributes cannot tell classes
 apart either (Veitch et al. 2021, arXiv 2106.00545). `within_class=False` compares them all the same.
 
+The default lambda, the end of the published range (0.1 to 10), did best in it on the validation groups of our small
+tasks; with hidden layers 100 does better still, and it takes all signal from a linear head.
+
 Needs the attribute of every training example. To a linear head, whose features are the examples, the logits are
 the features.
 """
