@@ -10,16 +10,15 @@ The thresholds were set on seeds 0 and 1; the page shows other seeds.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _records import Records
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,9 +36,7 @@ from unrote.shift import group_shift, logit_shift
 from unrote.supervision import Supervision
 from unrote.training import Supervised, train
 
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "benchmarks" / "results" / "automatic.jsonl"
-PAGE = ROOT / "docs" / "automatic.md"
+RECORDS = Records("automatic", "automatic.md")
 
 GRID = [*settings(), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0)]
 """What the oracle chooses from, against one shortcut; the first ones are what `temperature="auto"` does."""
@@ -271,22 +268,15 @@ def group_accuracy(task: Task, split: Split, logits: Tensor) -> tuple[float, flo
     return report.average, min(accuracies), accuracies
 
 
-def read_records() -> list[dict[str, Any]]:
-    """The records so far."""
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-
-
 def run(seeds: list[int], pattern: str) -> None:
     """Make the records that are missing."""
-    RECORDS.parent.mkdir(parents=True, exist_ok=True)
-    done = {(row["condition"], row["seed"]) for row in read_records()}
+    done = {(row["condition"], row["seed"]) for row in RECORDS.read()}
     for seed in seeds:
         for condition in conditions():
             if (condition.name, seed) in done or pattern not in condition.name:
                 continue
             row = execute(condition, seed)
-            with RECORDS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            RECORDS.add(row)
             agreed, worst = row["evidence"]["agreement"], [one[1] for one in row["test"]]
             print(
                 f"{condition.name:40s} seed {seed}: kappa {agreed['kappa']:.2f} differ {agreed['differ']:.3f} "
@@ -410,16 +400,12 @@ def summary(records: list[dict[str, Any]]) -> str:
 
 
 def write() -> None:
-    """Put summary and table into the page, between their markers."""
-    records = [row for row in read_records() if row["seed"] > 1]
+    """Put summary and tables into the page, between their markers."""
+    records = [row for row in RECORDS.read() if row["seed"] > 1]
     two = [row for row in records if "exact" in row]
     one = [row for row in records if "exact" not in row]
-    page = PAGE.read_text()
-    for name, text in (("summary", summary(one)), ("table", table(one)), ("several", several(two))):
-        begin, end = f"<!-- {name}: benchmarks/automatic.py write -->", f"<!-- end of {name} -->"
-        before, rest = page.split(begin)
-        page = f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
-    PAGE.write_text(page)
+    for part, text in (("summary", summary(one)), ("table", table(one)), ("several", several(two))):
+        RECORDS.show(text, part)
 
 
 def main() -> None:
@@ -427,7 +413,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["run", "write"])
+    parser.add_argument("what", nargs="?", choices=["run", "write"], default="run")
     parser.add_argument("--seeds", nargs="*", type=int, default=[2, 3])
     parser.add_argument("--only", default="", help="conditions whose name has this in it")
     parser.add_argument("--threads", type=int, default=1)

@@ -9,24 +9,21 @@ temperatures, because sources differ in how sure their logits are. ERM stands be
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
+from _records import Records
 
 from unrote import Recipe, evaluate, fit, load_task
 from unrote.data import Split, Task
 from unrote.heldout import HeldOut
 from unrote.metrics import group_report
 
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "benchmarks" / "results" / "held_out.jsonl"
-PAGE = ROOT / "docs" / "memorization.md"
+RECORDS = Records("held_out", "memorization.md")
 
 SOURCES = ("erm", "xrm", "kfold", "alo")
 TEMPERATURES = (0.1, 1.0)
@@ -107,14 +104,9 @@ def accuracies(fitted: Any, task: Task) -> tuple[float, float]:
     return report.average, worst
 
 
-def read_records() -> list[dict[str, Any]]:
-    """The records so far."""
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-
-
 def planned(seeds: list[int], pattern: str) -> Iterator[tuple[Condition, str, int]]:
     """What is to be recorded, and is not yet."""
-    done = {(row["condition"], row["source"], row["seed"]) for row in read_records()}
+    done = {(row["condition"], row["source"], row["seed"]) for row in RECORDS.read()}
     for seed in seeds:
         for condition in CONDITIONS:
             for source in SOURCES:
@@ -124,11 +116,9 @@ def planned(seeds: list[int], pattern: str) -> Iterator[tuple[Condition, str, in
 
 def run(seeds: list[int], pattern: str) -> None:
     """Make the records that are missing."""
-    RECORDS.parent.mkdir(parents=True, exist_ok=True)
     for condition, source, seed in planned(seeds, pattern):
         row = execute(condition, source, seed)
-        with RECORDS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        RECORDS.add(row)
         shown = ", ".join(f"{average:.3f} / {worst:.3f}" for average, worst in row["test"])
         print(f"{condition.name} seed {seed} {source}: {shown}, {row['seconds']:.1f} s", flush=True)
 
@@ -164,19 +154,12 @@ def cell(rows: list[dict[str, Any]], place: int) -> str:
     return f"{statistics.fmean(average):.0f} / **{statistics.fmean(worst):.0f}** ({min(worst):.0f}-{max(worst):.0f})"
 
 
-def write() -> None:
-    """Put the table into the page, between its markers."""
-    begin, end = "<!-- table: benchmarks/held_out.py write -->", "<!-- end of table -->"
-    before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(f"{before}{begin}\n{table(read_records())}\n{end}{rest.split(end)[1]}")
-
-
 def main() -> None:
     """Run or write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["run", "write"])
+    parser.add_argument("what", nargs="?", choices=["run", "write"], default="run")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--only", default="", help="conditions whose name has this in it")
     parser.add_argument("--threads", type=int, default=1)
@@ -185,7 +168,7 @@ def main() -> None:
     if options.what == "run":
         run(options.seeds, options.only)
     else:
-        write()
+        RECORDS.show(table(RECORDS.read()))
 
 
 if __name__ == "__main__":

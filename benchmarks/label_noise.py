@@ -9,22 +9,19 @@ from a correct one just as well as an example of one class from one of the other
 """
 
 import argparse
-import json
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _records import Records
 from sklearn.kernel_approximation import RBFSampler
 
 from unrote import Recipe, Split, Task, fit, load_task
 from unrote.memorization import detection_auc, leave_one_out
 
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "benchmarks" / "results" / "label_noise.jsonl"
-PAGE = ROOT / "docs" / "memorization.md"
+RECORDS = Records("label_noise", "memorization.md")
 RATE = 0.05
 COLUMNS = ("self_influence", "held-out p", "leave_one_out", "classes")
 
@@ -78,22 +75,15 @@ def execute(condition: Condition, seed: int) -> dict[str, Any]:
     return row
 
 
-def read_records() -> list[dict[str, Any]]:
-    """The records so far."""
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-
-
 def run(seeds: list[int]) -> None:
     """Make the records that are missing."""
-    RECORDS.parent.mkdir(parents=True, exist_ok=True)
-    done = {(row["condition"], row["seed"]) for row in read_records()}
+    done = {(row["condition"], row["seed"]) for row in RECORDS.read()}
     for seed in seeds:
         for condition in CONDITIONS:
             if (condition.name, seed) in done:
                 continue
             row = execute(condition, seed)
-            with RECORDS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            RECORDS.add(row)
             print(row, flush=True)
 
 
@@ -113,19 +103,12 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write() -> None:
-    """Put the table into the page, between its markers."""
-    begin, end = "<!-- table: benchmarks/label_noise.py write -->", "<!-- end of noise table -->"
-    before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(f"{before}{begin}\n{table(read_records())}\n{end}{rest.split(end)[1]}")
-
-
 def main() -> None:
     """Run or write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["run", "write"])
+    parser.add_argument("what", nargs="?", choices=["run", "write"], default="run")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -133,7 +116,7 @@ def main() -> None:
     if options.what == "run":
         run(options.seeds)
     else:
-        write()
+        RECORDS.show(table(RECORDS.read()))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ hyper-parameters and the task's recipe, so the table says what a method does out
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from _records import Records
 from scipy import stats
 
 from unrote import Recipe, evaluate, fit, load_task
@@ -25,9 +24,7 @@ from unrote.errors import UnroteError
 from unrote.methods import METHODS
 from unrote.presets import PAPER_SETTINGS
 
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "benchmarks" / "results" / "methods.jsonl"
-PAGE = ROOT / "docs" / "methods.md"
+RECORDS = Records("methods", "methods.md")
 
 REVIEWS = Recipe("adam", 1e-2, epochs=60, batch_size=128)
 
@@ -106,21 +103,16 @@ def execute(run: Run) -> dict[str, Any]:
 
 def read_records() -> dict[Run, dict[str, Any]]:
     """The records so far, by run."""
-    if not RECORDS.exists():
-        return {}
-    rows = [json.loads(line) for line in RECORDS.read_text().splitlines()]
-    return {Run(row["method"], row["groups"], row["column"], row["seed"]): row for row in rows}
+    return {Run(row["method"], row["groups"], row["column"], row["seed"]): row for row in RECORDS.read()}
 
 
 def run_all(methods: list[str], columns: list[str]) -> None:
     """Make the records that are missing."""
-    RECORDS.parent.mkdir(parents=True, exist_ok=True)
     done = read_records()
     todo = [run for run in planned(methods, columns) if run not in done]
     for number, run in enumerate(todo, 1):
         record = execute(run)
-        with RECORDS.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        RECORDS.add(record)
         shown = record.get("error") or f"{record['average']:.3f} / {record['worst_group']:.3f}"
         print(
             f"{number}/{len(todo)} {run.method} ({run.groups}) {run.column} seed {run.seed}: {shown}",
@@ -174,20 +166,12 @@ def table(records: dict[Run, dict[str, Any]]) -> str:
     )
 
 
-def write() -> None:
-    """Put the table into the page, between its markers."""
-    begin, end = "<!-- table: benchmarks/methods.py write -->", "<!-- end of table -->"
-    page = PAGE.read_text()
-    before, rest = page.split(begin)
-    PAGE.write_text(f"{before}{begin}\n{table(read_records())}\n{end}{rest.split(end)[1]}")
-
-
 def main() -> None:
     """Run or write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["run", "write"])
+    parser.add_argument("what", nargs="?", choices=["run", "write"], default="run")
     parser.add_argument("--methods", nargs="*", default=[])
     parser.add_argument("--tasks", nargs="*", default=[column.name for column in COLUMNS])
     parser.add_argument("--threads", type=int, default=1)
@@ -196,7 +180,7 @@ def main() -> None:
     if options.what == "run":
         run_all(options.methods, options.tasks)
     else:
-        write()
+        RECORDS.show(table(read_records()))
 
 
 if __name__ == "__main__":
