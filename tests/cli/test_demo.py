@@ -33,6 +33,7 @@ def test_draws_a_picture(output: str, folder: Path) -> None:
     assert str(folder / "demo.png") in output.replace("\n", "")
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 def test_json(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["demo", "--seed", "1", "--json", "-o", str(tmp_path)])
     erm, mat = json.loads(run.stdout)["results"]

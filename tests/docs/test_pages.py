@@ -46,6 +46,7 @@ def _has_code(page: Path) -> bool:
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("shapes_unchecked")  # as for those who read the page
 @pytest.mark.parametrize("page", [page for page in PAGES if _has_code(page)], ids=str)
 def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

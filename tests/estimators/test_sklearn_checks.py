@@ -18,7 +18,7 @@ ESTIMATORS = [
     ERMClassifier(**QUICK),
     ERMClassifier(held_out="kfold", **QUICK),
     MATClassifier(**QUICK),
-    MATClassifier(held_out="kfold", standardize=False, **QUICK),
+    MATClassifier(held_out="kfold", temperature=1.0, standardize=False, **QUICK),
     UnroteClassifier("rwg", infer_groups="xrm", **QUICK),
 ]
 
