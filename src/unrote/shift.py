@@ -23,19 +23,24 @@ FLOOR = 1e-6
 
 
 def confusion(
-    q: Float[Tensor, "*S n C"], y: Int[Tensor, " n"], weight: Float[Tensor, " n"] | None = None
-) -> Float[Tensor, "*S C C"]:
+    q: Float[Tensor, "*S n K"],
+    y: Int[Tensor, " n"],
+    weight: Float[Tensor, " n"] | None = None,
+    *,
+    n_classes: int | None = None,
+) -> Float[Tensor, "*S K C"]:
     """P[k, c], the distribution of the true class c where the held-out prediction is k.
 
     Args:
-        q: held-out probabilities.
+        q: held-out probabilities of K predictions.
         y: (n,) true labels.
         weight: (n,) how much each example counts, at least 0; None counts all the same.
+        n_classes: C; None says that the predictions are the classes.
 
     Returns:
-        Rows that sum to one; a row of zeros for a class that is never predicted at all.
+        Rows that sum to one; a row of zeros for what is never predicted at all.
     """
-    truth = torch.nn.functional.one_hot(y, q.shape[-1]).to(q.dtype)
+    truth = torch.nn.functional.one_hot(y, n_classes or q.shape[-1]).to(q.dtype)
     if weight is not None:
         truth = truth * weight.to(truth).unsqueeze(1)
     joint = q.mT @ truth / q.shape[-2]
@@ -109,11 +114,8 @@ def joint_shift(
         check_rows(held_out_logits, y)
         p = (held_out_logits.detach().double() / t).softmax(-1)
         q = (q.unsqueeze(2) * p.unsqueeze(1)).flatten(1)
-    counted = q if weight is None else q * weight.to(q).unsqueeze(1)
-    joint = counted.T @ torch.nn.functional.one_hot(y, rules[0].shape[1]).to(q.dtype)
-    said = joint.sum(1, keepdim=True)
-    truth = torch.where(said > 0, joint / said.clamp_min(torch.finfo(q.dtype).tiny), 0.0)
-    return (q @ truth + FLOOR).log().to(rules[0].dtype)
+    table = confusion(q, y, weight, n_classes=rules[0].shape[1])
+    return (q @ table + FLOOR).log().to(rules[0].dtype)
 
 
 def balancing_weight(shift: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
