@@ -299,6 +299,12 @@ class TestMAT:
         )
         torch.testing.assert_close(none.logits(task.train.x), plain.logits(task.train.x))
 
+    def test_without_strength_nothing_is_chosen_where_there_is_a_shortcut_either(self) -> None:
+        task = load_task("interpretable", n=400, noise_dims=600)
+        none, plain = mat(task, self.RECIPE, strength=0), mat(task, self.RECIPE, method="erm")
+        assert "automatic" not in none.artefacts
+        torch.testing.assert_close(none.logits(task.train.x), plain.logits(task.train.x))
+
     def test_strength_is_the_most_that_may_be_chosen(self) -> None:
         task = load_task("interpretable", n=400, noise_dims=600)
         chosen = mat(task, self.RECIPE, temperature="auto", strength=0.5).artefacts["automatic"]

@@ -17,6 +17,7 @@ temperature=0.1.
 from dataclasses import dataclass
 from typing import Literal
 
+from unrote.automatic import ERM
 from unrote.errors import OptionError
 from unrote.methods.base import SupervisionMethod, register
 from unrote.methods.search import Choice, hyper
@@ -66,6 +67,8 @@ class MAT(SupervisionMethod):
         """The labels, and the shift from held-out logits."""
         held_out, temperature, strength = session.held_out(self.held_out), self.temperature, self.strength
         rules = [held_out.logits]
+        if strength == 0:
+            temperature, strength = ERM  # nothing to choose
         if temperature == "auto" or strength == "auto":
             rules, chosen = look_for_shortcuts(
                 session,
