@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from unrote.models.optimizers import StackedAdam, StackedSGD
+from unrote.models.optimizers import Optimizer, StackedAdam, StackedSGD
 
 SHAPES = [(3, 4, 2), (3, 4), (3, 1, 2, 2)]  # three members each
 STEPS = 12
 
-Make = Callable[..., torch.optim.Optimizer]
+Make = Callable[..., Optimizer]
 KINDS: dict[str, tuple[Make, Make]] = {
     "sgd": (StackedSGD, torch.optim.SGD),
     "sgd, momentum": (
@@ -30,7 +30,7 @@ def random_tensors(seed: int) -> list[Tensor]:
     return [torch.randn(shape, generator=random, dtype=torch.float64) for shape in SHAPES]
 
 
-def descend(optimizer: torch.optim.Optimizer, parameters: list[Tensor], pick: Any = slice(None)) -> None:
+def descend(optimizer: Optimizer, parameters: list[Tensor], pick: Any = slice(None)) -> None:
     """Steps along gradients that depend on the parameter, and so on every step before."""
     for step in range(STEPS):
         for p, noise in zip(parameters, random_tensors(100 + step), strict=True):
@@ -88,16 +88,3 @@ def test_state_goes_through_a_state_dict(kind: str) -> None:
     descend(resumed, halfway)
     for found, wanted in zip(halfway, straight, strict=True):
         assert torch.equal(found, wanted)
-
-
-def test_closure_is_called_with_gradients() -> None:
-    p = torch.ones(1, 2, requires_grad=True)
-    optimizer = StackedSGD([p], [0.5], [0.0])
-
-    def closure() -> float:
-        loss = (p**2).sum()
-        loss.backward()
-        return loss.item()
-
-    assert optimizer.step(closure) == 2.0
-    assert torch.equal(p, torch.zeros(1, 2))

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when they are first used: its statistics alone take a second
 from jaxtyping import Float, Int
-from scipy import stats
 
 from unrote.errors import DataError, OptionError
 from unrote.memorization.score import Score
@@ -188,7 +188,7 @@ def _kept(method: str, group: str, values: np.ndarray, mine: np.ndarray, edges: 
     own, rest = values[mine], values[~mine]
     counts = np.bincount(np.searchsorted(edges, own, side="right"), minlength=len(edges) + 1)
     auc = detection_auc(values, mine) if len(rest) else None
-    p = float(stats.mannwhitneyu(own, rest, alternative="greater").pvalue) if len(rest) else None
+    p = float(scipy.stats.mannwhitneyu(own, rest, alternative="greater").pvalue) if len(rest) else None
     return Kept(
         method,
         group,
@@ -203,7 +203,7 @@ def _kept(method: str, group: str, values: np.ndarray, mine: np.ndarray, edges: 
 
 def _distance(parts: Sequence[np.ndarray]) -> float:
     pairs = [(a, b) for i, a in enumerate(parts) for b in parts[:i]]
-    return max((float(stats.ks_2samp(a, b, method="asymp").statistic) for a, b in pairs), default=0.0)
+    return max((float(scipy.stats.ks_2samp(a, b, method="asymp").statistic) for a, b in pairs), default=0.0)
 
 
 def _shifts(
@@ -215,7 +215,7 @@ def _shifts(
             for g in present:
                 change = (found[second].values - found[first].values)[index == g]
                 moved = bool(np.any(change != 0))
-                p = float(stats.wilcoxon(change).pvalue) if moved else 1.0
+                p = float(scipy.stats.wilcoxon(change).pvalue) if moved else 1.0
                 raw.append(Shift(first, second, names[g], float(np.median(change)), p))
     order = np.argsort([shift.p_value for shift in raw])
     corrected, largest = [0.0] * len(raw), 0.0

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import stats
 
 from unrote.errors import DataError, OptionError
 from unrote.memorization.fitting import fit_softmax
@@ -29,7 +29,7 @@ def detection_auc(score: Any, planted: Any) -> float:
         raise DataError(
             f"{len(values)} scores and {int(truth.sum())} of {len(truth)} planted: some of both kinds are wanted"
         )
-    ranks = stats.rankdata(values)
+    ranks = scipy.stats.rankdata(values)
     hits = int(truth.sum())
     return float((ranks[truth].sum() - hits * (hits + 1) / 2) / (hits * (len(truth) - hits)))
 
@@ -40,7 +40,7 @@ def rank_agreement(scores: dict[str, Any]) -> tuple[list[str], Float[np.ndarray,
     Args:
         scores: (n,) each, by name.
     """
-    ranks = np.stack([stats.rankdata(np.asarray(value)) for value in scores.values()])
+    ranks = np.stack([scipy.stats.rankdata(np.asarray(value)) for value in scores.values()])
     with np.errstate(invalid="ignore"):
         found = np.corrcoef(ranks)
     return list(scores), np.atleast_2d(np.nan_to_num(found))
@@ -73,7 +73,7 @@ def linear_datamodeling_score(
             f"(M, {m}) are wanted"
         )
     expected = trained @ np.asarray(influences, np.float64)
-    a, b = stats.rankdata(expected, axis=0), stats.rankdata(said, axis=0)
+    a, b = scipy.stats.rankdata(expected, axis=0), scipy.stats.rankdata(said, axis=0)
     a, b = a - a.mean(0), b - b.mean(0)
     size = np.sqrt((a * a).sum(0) * (b * b).sum(0))
     return np.asarray(np.divide((a * b).sum(0), size, out=np.zeros(m), where=size > 0))

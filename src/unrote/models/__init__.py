@@ -3,7 +3,7 @@
 from unrote.models.builders import MODELS, stack_builder
 from unrote.models.compute import Compute
 from unrote.models.module_stack import ModuleStack, small_cnn
-from unrote.models.optimizers import stacked_optimizer
+from unrote.models.optimizers import Optimizer, stacked_optimizer
 from unrote.models.processes import Processes, Shard, start_processes
 from unrote.models.stack import Stack, StackBuilder, TensorStack
 from unrote.models.tensor_stacks import StackedLinear, StackedMLP
@@ -12,6 +12,7 @@ __all__ = [
     "MODELS",
     "Compute",
     "ModuleStack",
+    "Optimizer",
     "Processes",
     "Shard",
     "Stack",

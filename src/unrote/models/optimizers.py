@@ -5,59 +5,61 @@ torch.optim's own, member by member: a stack of S ends where S separate runs end
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 
-class _StackedOptimizer(torch.optim.Optimizer):
-    """Learning rate and weight decay per member, broadcast against each parameter."""
+class StackedOptimizer:
+    """Learning rate and weight decay per member, broadcast against each parameter.
+
+    It has as much of `torch.optim.Optimizer` as training and checkpoints use, and is none: to make one of those,
+    torch loads its compiler first, which takes longer than to train a head.
+    """
 
     def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        learning_rate: Sequence[float],
-        weight_decay: Sequence[float],
-        **options: Any,
+        self, parameters: Iterable[Tensor], learning_rate: Sequence[float], weight_decay: Sequence[float]
     ) -> None:
-        defaults = {"learning_rate": list(learning_rate), "weight_decay": list(weight_decay), **options}
-        super().__init__(parameters, defaults)
+        self.param_groups: list[dict[str, Any]] = [{"params": list(parameters)}]
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self._learning_rate, self._weight_decay = learning_rate, weight_decay
         self._rates: dict[Tensor, tuple[Tensor | float, Tensor | float]] = {}  # as they broadcast, made once
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    @property
+    def _parameters(self) -> list[Tensor]:
+        return self.param_groups[0]["params"]  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    if p not in self._rates:
-                        self._rates[p] = (
-                            _per_member(group["learning_rate"], p),
-                            _per_member(group["weight_decay"], p),
-                        )
-                    self._update(p, p.grad, *self._rates[p], group)
-        return loss
+    def step(self) -> None:
+        """Update every parameter that has a gradient; what is left of the gradient is of no further use."""
+        for p in self._parameters:
+            if p.grad is not None:
+                if p not in self._rates:
+                    self._rates[p] = _per_member(self._learning_rate, p), _per_member(self._weight_decay, p)
+                self._update(p, p.grad, self.state.setdefault(p, {}), *self._rates[p])
 
     def _update(
         self,
         p: Tensor,
         grad: Tensor,
+        state: dict[str, Tensor],
         learning_rate: Tensor | float,
         weight_decay: Tensor | float,
-        group: dict[str, Any],
     ) -> None:
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept between steps, by the parameter's place."""
+        return {"state": {k: self.state[p] for k, p in enumerate(self._parameters) if self.state.get(p)}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.state = {self._parameters[k]: dict(kept) for k, kept in state_dict["state"].items()}
+
+
+Optimizer: TypeAlias = StackedOptimizer | torch.optim.Optimizer
 
 
 def _per_member(values: Sequence[float], p: Tensor) -> Tensor | float:
@@ -75,7 +77,7 @@ def _decay(p: Tensor, grad: Tensor, weight_decay: Tensor | float) -> None:
         grad.add_(p, alpha=weight_decay)
 
 
-class StackedSGD(_StackedOptimizer):
+class StackedSGD(StackedOptimizer):
     """torch.optim.SGD per member: weight decay as an L2 gradient, heavy-ball momentum."""
 
     def __init__(
@@ -85,22 +87,22 @@ class StackedSGD(_StackedOptimizer):
         weight_decay: Sequence[float],
         momentum: float = 0.0,
     ) -> None:
-        super().__init__(parameters, learning_rate, weight_decay, momentum=momentum)
+        super().__init__(parameters, learning_rate, weight_decay)
+        self.momentum = momentum
 
     def _update(
         self,
         p: Tensor,
         grad: Tensor,
+        state: dict[str, Tensor],
         learning_rate: Tensor | float,
         weight_decay: Tensor | float,
-        group: dict[str, Any],
     ) -> None:
         _decay(p, grad, weight_decay)
-        if group["momentum"]:
-            state = self.state[p]
+        if self.momentum:
             if "momentum" in state:
                 kept = state["momentum"]
-                grad = torch.add(grad, kept, alpha=group["momentum"], out=kept)
+                grad = torch.add(grad, kept, alpha=self.momentum, out=kept)
             else:
                 grad = state["momentum"] = grad.clone()
         if isinstance(learning_rate, Tensor):
@@ -111,8 +113,10 @@ class StackedSGD(_StackedOptimizer):
             p.add_(grad, alpha=-learning_rate)
 
 
-class StackedAdam(_StackedOptimizer):
+class StackedAdam(StackedOptimizer):
     """torch.optim.Adam per member, or AdamW if `decoupled`; betas .9, .999, epsilon 1e-8."""
+
+    betas, epsilon = (0.9, 0.999), 1e-8
 
     def __init__(
         self,
@@ -122,24 +126,22 @@ class StackedAdam(_StackedOptimizer):
         *,
         decoupled: bool = False,
     ) -> None:
-        super().__init__(
-            parameters, learning_rate, weight_decay, decoupled=decoupled, betas=(0.9, 0.999), epsilon=1e-8
-        )
+        super().__init__(parameters, learning_rate, weight_decay)
+        self.decoupled = decoupled
 
     def _update(
         self,
         p: Tensor,
         grad: Tensor,
+        state: dict[str, Tensor],
         learning_rate: Tensor | float,
         weight_decay: Tensor | float,
-        group: dict[str, Any],
     ) -> None:
-        beta1, beta2 = group["betas"]
-        if group["decoupled"]:
+        beta1, beta2 = self.betas
+        if self.decoupled:
             p.mul_(1 - learning_rate * weight_decay)
         else:
             _decay(p, grad, weight_decay)
-        state = self.state[p]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float64)
             state["mean"], state["square"] = torch.zeros_like(p), torch.zeros_like(p)
@@ -147,10 +149,13 @@ class StackedAdam(_StackedOptimizer):
         step = int(state["step"])
         state["mean"].lerp_(grad, 1 - beta1)
         state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        denominator = state["square"].sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["epsilon"])
+        # the gradient has done its work and its memory serves the step
+        denominator = (
+            torch.sqrt(state["square"], out=grad).div_(math.sqrt(1 - beta2**step)).add_(self.epsilon)
+        )
         scale = learning_rate / (1 - beta1**step)
         if isinstance(scale, Tensor):
-            p.sub_(state["mean"].div(denominator).mul_(scale))
+            p.sub_(torch.div(state["mean"], denominator, out=denominator).mul_(scale))
         else:
             p.addcdiv_(state["mean"], denominator, value=-scale)
 
@@ -161,7 +166,7 @@ def stacked_optimizer(
     learning_rate: Sequence[float],
     weight_decay: Sequence[float],
     momentum: float = 0.0,
-) -> torch.optim.Optimizer:
+) -> StackedOptimizer:
     """An optimiser by name, for parameters (S, ...).
 
     Args:

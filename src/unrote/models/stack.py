@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unrote.data.inputs import Example, as_inputs, map_tensors
 from unrote.errors import OptionError
-from unrote.models.optimizers import stacked_optimizer
+from unrote.models.optimizers import Optimizer, stacked_optimizer
 
 StackBuilder = Callable[[Sequence[int]], "Stack"]
 """Makes a stack with one member per seed; a member depends on its seed alone, not on its neighbours."""
@@ -92,7 +92,7 @@ class Stack(nn.Module, ABC):
     @abstractmethod
     def optimizer(
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
-    ) -> torch.optim.Optimizer:
+    ) -> Optimizer:
         """An optimiser ("sgd", "adam" or "adamw") with S learning rates and S weight decays."""
 
     @abstractmethod
@@ -197,7 +197,7 @@ class TensorStack(Stack):
 
     def optimizer(
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float
-    ) -> torch.optim.Optimizer:
+    ) -> Optimizer:
         """See `Stack.optimizer`."""
         return stacked_optimizer(self.parameters(), name, learning_rate, weight_decay, momentum)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from unrote.checkpoint import Checkpoint, Checkpoints
 from unrote.data.inputs import Inputs, as_inputs
 from unrote.errors import CheckpointError, OptionError
-from unrote.models import Processes, Shard, Stack
+from unrote.models import Optimizer, Processes, Shard, Stack
 from unrote.models.sharding import like, whole
 from unrote.progress import progress_bar
 from unrote.training.best import BestMembers, EarlyStopping
@@ -296,7 +296,7 @@ class _Run:
         return TrainingResult(self.stack.eval(), self.history, best_step, diverged_at, found)
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(optimizer: Optimizer) -> dict[str, Tensor]:
     """What an optimiser keeps between steps, by parameter and name; in one order, as all processes gather shards."""
     return {
         f"{index}.{name}": whole(value)
@@ -306,7 +306,7 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _load_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Take over what `_moments` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -314,5 +314,4 @@ def _load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = like(value, trained[int(index)])
     # rates and decays come from the recipe, which the run's identity already pins
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -65,7 +65,6 @@ class Updates:
                 self.own, recipe.optimizer, rates, decays, recipe.momentum
             )
         self._trained = [*stack.parameters(), *self.own]
-        self._ones = torch.ones(stack.n_members, device=stack.device)
         half = isinstance(stack, ModuleStack) and stack.compute.precision == "fp16"
         self.scale = LossScale(stack.n_members, stack.device) if half else None
 
@@ -79,7 +78,7 @@ class Updates:
         """Take a step on the sum of the losses; members share no parameter."""
         has_gradient = losses.requires_grad  # not so if no member has a weighted example in the minibatch
         if has_gradient:
-            (losses if self.scale is None else losses * self.scale.factor).backward(self._ones)
+            (losses if self.scale is None else losses * self.scale.factor).sum().backward()
         if isinstance(self.stack, ModuleStack) and self.stack.processes is not None:
             self.stack.share_gradients()
             has_gradient = True  # perhaps on another process
