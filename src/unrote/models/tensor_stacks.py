@@ -47,10 +47,33 @@ def _product(
 ) -> Float[Tensor, "S B o"]:
     """A linear layer of every member, on a shared minibatch (B, ...) or on one each (S, B, ...)."""
     x = x.flatten(2 if per_member else 1).to(weight.dtype)
-    if not per_member:
-        return _shared_product(x, weight, bias)
-    product = x @ weight.mT
+    return _own_product(x, weight, bias) if per_member else _shared_product(x, weight, bias)
+
+
+def _own_product(
+    x: Float[Tensor, "S B d"], weight: Float[Tensor, "S o d"], bias: Float[Tensor, "S o"] | None
+) -> Float[Tensor, "S B o"]:
+    """Multiply each member's x by its weight and add its bias."""
+    product: Tensor = _OwnProduct.apply(x, weight)  # type: ignore[no-untyped-call]
     return product if bias is None else product + bias.unsqueeze(1)
+
+
+class _OwnProduct(torch.autograd.Function):
+    """`x @ weight.mT`, with a gradient of the weight that is ten times as fast where it has few rows.
+
+    Autograd's own multiplies the transposed matrices, (d, B) by (B, o), and transposes the product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(x, weight.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x = torch.bmm(gradients[0], weight) if ctx.needs_input_grad[0] else None
+        return of_x, torch.bmm(gradients[0].mT, x) if ctx.needs_input_grad[1] else None
 
 
 class _RelativeLogits(torch.autograd.Function):
@@ -189,8 +212,8 @@ class StackedMLP(TensorStack):
         self, x: Tensor, *, per_member: bool = False
     ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
         """See `Stack.features_and_logits`; the features are the hidden activations."""
-        features = torch.relu(_product(x, self.hidden_weight, self.hidden_bias, per_member=per_member))
-        return features, torch.baddbmm(self.bias.unsqueeze(1), features, self.weight.mT)
+        features = _product(x, self.hidden_weight, self.hidden_bias, per_member=per_member).relu_()
+        return features, _own_product(features, self.weight, self.bias)
 
     def forward(
         self, x: Tensor, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False
