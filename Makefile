@@ -30,7 +30,7 @@ test -z "$$failed" || { echo "make $@: failed:$$failed" >&2; exit 1; }
 endef
 
 test: $(READY)
-	@failed=; $(BIN)/python -m pytest -n $(WORKERS) || failed=" pytest"; $(LINT)
+	@failed=; $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal || failed=" pytest"; $(LINT)
 
 lint: $(READY)
 	@failed=; $(LINT)

@@ -18,12 +18,43 @@ if "unrote" in sys.modules:
 # From here on `import unrote...` gives functions that refuse an array of the wrong shape or type.
 jaxtyping.install_import_hook("unrote", "shape_checks.typechecker")
 
+from unrote.training import Batch, loop  # noqa: E402  after the hook
+
 torch.set_num_threads(1)
 
 # No deadline, as a shared machine is slow now and then. CI draws the same examples each time; elsewhere they
 # differ, and find what CI's do not.
 hypothesis.settings.register_profile("unrote", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("unrote")
+
+
+_CHECKED_STEPS = 10  # of each training: later ones have the same shapes, and checks double their time
+
+
+@pytest.fixture(autouse=True, scope="session")
+def later_steps_unchecked() -> Iterator[None]:
+    """Shape annotations are not checked from a training's eleventh step to its end."""
+    update, result, unchecked = loop._Run.update, loop._Run.result, False
+
+    def check(wanted: bool) -> None:
+        nonlocal unchecked
+        # what somebody else has switched off stays so
+        if wanted == unchecked and (wanted or not jaxtyping.config.jaxtyping_disable):
+            unchecked = not wanted
+            jaxtyping.config.update("jaxtyping_disable", unchecked)
+
+    def update_and_see(run: loop._Run, batch: Batch) -> None:
+        check(batch.step < _CHECKED_STEPS)
+        update(run, batch)
+
+    def check_and_end(run: loop._Run) -> loop.TrainingResult:
+        check(True)
+        return result(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "update", update_and_see)
+        patch.setattr(loop._Run, "result", check_and_end)
+        yield
 
 
 @pytest.fixture

@@ -2,9 +2,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import unrote.demo
 from unrote.cli.app import app
+from unrote.data import Task
+from unrote.demo import Trained, learned_by_rote, run_demo
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Task, list[Trained]]:
+    return run_demo(seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +42,21 @@ def test_draws_a_picture(output: str, folder: Path) -> None:
     assert str(folder / "demo.png") in output.replace("\n", "")
 
 
-@pytest.mark.usefixtures("shapes_unchecked")
-def test_json(tmp_path: Path) -> None:
-    run = CliRunner().invoke(app, ["demo", "--seed", "1", "--json", "-o", str(tmp_path)])
+def test_json(trained: tuple[Task, list[Trained]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # trained before, as it takes long; the test above has the command train
+    monkeypatch.setattr(unrote.demo, "run_demo", lambda seed, progress: trained)
+    run = CliRunner().invoke(app, ["demo", "--seed", "2", "--json", "-o", str(tmp_path)])
     erm, mat = json.loads(run.stdout)["results"]
     assert (erm["method"], mat["method"]) == ("erm", "mat")
     assert mat["worst_group"]["accuracy"] > erm["worst_group"]["accuracy"] + 0.25
     assert len(erm["groups"]) == 4
+
+
+def test_what_is_learned_by_rote_is_the_minority(trained: tuple[Task, list[Trained]]) -> None:
+    task, (erm, mat) = trained
+    score = learned_by_rote(task, erm.fitted, mat.fitted)
+    assert torch.all(score.abs() <= 1)
+    top = score.argsort(descending=True)[:12]
+    minority = task.train.y != task.train.attribute
+    assert minority[top].float().mean() > 0.9
+    assert minority.float().mean() < 0.06
