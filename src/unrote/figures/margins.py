@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
-from scipy.stats import norm
+from scipy.special import ndtr
 from torch import Tensor
 
 from unrote.data import load_task
@@ -73,7 +73,7 @@ class Setup:
         if spread == 0:
             return 0.5, 0.5
         majority, minority = (u + sign * self.spurious_scale * v for sign in (1, -1))
-        return float(norm.cdf(majority / spread)), float(norm.cdf(minority / spread))
+        return float(ndtr(majority / spread)), float(ndtr(minority / spread))
 
     def _spread(self, weights: Weights) -> float:
         """Standard deviation of a new example's margin."""
@@ -174,7 +174,11 @@ def limit(setup: Setup) -> Weights:
         missing = 0.0
         for share, sign in ((setup.alignment, 1), (1 - setup.alignment, -1)):
             a = (1 - u - sign * setup.spurious_scale * v) / spread
-            missing += share * spread**2 * ((a * a + 1) * norm.cdf(a) + a * norm.pdf(a))
+            missing += (
+                share
+                * spread**2
+                * ((a * a + 1) * ndtr(a) + a * math.exp(-a * a / 2) / math.sqrt(2 * math.pi))
+            )
         return float(room * t - math.sqrt(missing))
 
     best: np.ndarray | None = None

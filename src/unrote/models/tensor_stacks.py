@@ -64,10 +64,15 @@ class _OwnProduct(torch.autograd.Function):
     Autograd's own multiplies the transposed matrices, (d, B) by (B, o), and transposes the product.
     """
 
+    generate_vmap_rule = True  # gradients of each example by torch.func
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
         return torch.bmm(x, weight.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -212,7 +217,7 @@ class StackedMLP(TensorStack):
         self, x: Tensor, *, per_member: bool = False
     ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
         """See `Stack.features_and_logits`; the features are the hidden activations."""
-        features = _product(x, self.hidden_weight, self.hidden_bias, per_member=per_member).relu_()
+        features = _product(x, self.hidden_weight, self.hidden_bias, per_member=per_member).relu()
         return features, _own_product(features, self.weight, self.bias)
 
     def forward(
