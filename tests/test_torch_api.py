@@ -153,7 +153,7 @@ class TestHeldOutLogits:
     @pytest.mark.parametrize(
         ("change", "error", "text"),
         [
-            ({"method": "jackknife"}, OptionError, "'xrm' or 'kfold' is wanted"),
+            ({"method": "jackknife"}, OptionError, "'xrm', 'kfold' or 'trunk' is wanted"),
             ({"n_classes": 1}, DataError, "label 1 for n_classes=1"),
             ({"labels": [0, 1]}, DataError, "2 entries"),
             ({"dataset": iter([1])}, DataError, "cannot be read by index"),

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, TensorDataset, default_collate
 from unrote.data.inputs import ArrayInputs, DatasetInputs, Inputs
 from unrote.data.task import as_labels
 from unrote.errors import DataError, OptionError
-from unrote.heldout import kfold, xrm
+from unrote.heldout import kfold, trunk, xrm
 from unrote.models import ModuleStack
 from unrote.presets import DEFAULT
 from unrote.training import Recipe
@@ -38,7 +38,7 @@ def held_out_logits(
     *,
     n_classes: int | None = None,
     labels: Any = None,
-    method: Literal["xrm", "kfold"] = "xrm",
+    method: Literal["xrm", "kfold", "trunk"] = "xrm",
     recipe: Recipe | None = None,
     collate: Callable[[list[Any]], Any] | None = None,
     workers: int = 0,
@@ -55,8 +55,11 @@ def held_out_logits(
         dataset: map-style with items (x, y), or the pair of tensors x (n, ...) and y (n,).
         n_classes: C; default the largest label plus one.
         labels: (n,) class indices; read off the items if not given, which loads every example once.
-        method: "xrm", twins that make the shortcut purer as they train, or "kfold", five-fold cross-fitting.
-        recipe: how the models are trained; best as the model itself is. Default: Adam, 1e-3, 60 epochs.
+        method: "xrm", twins that make the shortcut purer as they train; "kfold", five-fold cross-fitting; or
+            "trunk", twins that are linear heads on the features of the model as the factory gives it, which costs
+            one pass through it: for a pretrained one, or where twins of its size are too dear.
+        recipe: how the models are trained; best as the model itself is. Default: Adam, 1e-3, 60 epochs; for
+            "trunk" that of `unrote.heldout.trunk`.
         collate: makes a minibatch of a list of x; default torch's. For x of different lengths, pad here.
         workers: loading processes for a data set.
         device: where the models are trained; default where the factory puts them.
@@ -68,28 +71,30 @@ def held_out_logits(
 
     Raises:
         DataError: if the data set is empty, or labels do not fit it.
-        OptionError: if `method` is neither "xrm" nor "kfold", or the factory gives no classifier.
+        OptionError: if `method` is none of these, or the factory gives no classifier.
     """
-    if method not in ("xrm", "kfold"):
-        raise OptionError(f"method={method!r}: 'xrm' or 'kfold' is wanted")
+    if method not in ("xrm", "kfold", "trunk"):
+        raise OptionError(f"method={method!r}: 'xrm', 'kfold' or 'trunk' is wanted")
     x, y = _inputs_and_labels(dataset, labels, collate, workers)
     n_classes = int(y.max()) + 1 if n_classes is None else n_classes
     if int(y.max()) >= n_classes:
         raise DataError(
             f"label {int(y.max())} for n_classes={n_classes}: labels run from 0 to {n_classes - 1}"
         )
-    recipe = recipe or DEFAULT.recipe
+    trained = recipe or DEFAULT.recipe
 
     def build(seeds: Sequence[int]) -> ModuleStack:
         stack = ModuleStack(module_factory, n_classes, seeds)
-        if recipe.batch_size is not None:  # what fits in memory to train on fits to predict
-            stack.predict_batch_size = recipe.batch_size
+        if trained.batch_size is not None:  # what fits in memory to train on fits to predict
+            stack.predict_batch_size = trained.batch_size
         return stack if device is None else stack.to(device)
 
     bar = f"held-out: {method}" if progress else None
+    if method == "trunk":
+        return trunk(x, y, build, n_classes=n_classes, seed=seed, recipe=recipe, progress=bar).logits
     if method == "kfold":
-        return kfold(x, y, build, recipe, seed=seed, progress=bar).logits
-    return xrm(x, y, build, recipe, n_classes=n_classes, seeds=[seed], progress=bar).held_out().logits
+        return kfold(x, y, build, trained, seed=seed, progress=bar).logits
+    return xrm(x, y, build, trained, n_classes=n_classes, seeds=[seed], progress=bar).held_out().logits
 
 
 def _inputs_and_labels(

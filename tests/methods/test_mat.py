@@ -111,7 +111,7 @@ class TestHeldOutLogits:
 class TestRefuses:
     @pytest.mark.parametrize("held_out", ["erm", "XRM", ""])
     def test_another_source(self, held_out: str) -> None:
-        with pytest.raises(OptionError, match=f"held_out='{held_out}': 'xrm', 'kfold', 'alo' or"):
+        with pytest.raises(OptionError, match=f"held_out='{held_out}': 'xrm', 'kfold', 'alo', 'trunk' or"):
             mat(held_out=held_out)
 
     @pytest.mark.parametrize("shape", [(N - 1, 2), (N, 3), (N,)])

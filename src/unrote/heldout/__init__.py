@@ -5,6 +5,7 @@ from unrote.heldout.eiil import infer_environments
 from unrote.heldout.held_out import HeldOut
 from unrote.heldout.kfold import kfold
 from unrote.heldout.precomputed import precomputed
+from unrote.heldout.trunk import trunk
 from unrote.heldout.xrm import XRMResult, xrm
 
-__all__ = ["HeldOut", "XRMResult", "alo", "infer_environments", "kfold", "precomputed", "xrm"]
+__all__ = ["HeldOut", "XRMResult", "alo", "infer_environments", "kfold", "precomputed", "trunk", "xrm"]

@@ -85,7 +85,7 @@ class MATTrainer(Trainer):
         *,
         labels: Any = None,
         n_classes: int | None = None,
-        method: Literal["xrm", "kfold"] = "xrm",
+        method: Literal["xrm", "kfold", "trunk"] = "xrm",
         recipe: Recipe | None = None,
         progress: bool = False,
     ) -> Float[Tensor, "n C"]:
@@ -96,8 +96,9 @@ class MATTrainer(Trainer):
         Args:
             labels: (n,) class indices; read off `train_dataset` if not given.
             n_classes: C; default `config.num_labels` of the model.
-            method: "xrm" or "kfold"; see `unrote.held_out_logits`.
-            recipe: how the models are trained; default `recipe_of` the training arguments.
+            method: "xrm", "kfold" or "trunk"; see `unrote.held_out_logits`.
+            recipe: how the models are trained; default `recipe_of` the training arguments ("trunk" trains heads
+                alone, by a recipe of their own).
             progress: whether to show a progress bar.
 
         Returns:
@@ -126,7 +127,7 @@ class MATTrainer(Trainer):
             n_classes=n_classes,
             labels=_read_labels(dataset, keys) if labels is None else labels,
             method=method,
-            recipe=recipe_of(self.args) if recipe is None else recipe,
+            recipe=recipe_of(self.args) if recipe is None and method != "trunk" else recipe,
             collate=collate,
             workers=self.args.dataloader_num_workers,
             device=self.args.device,

@@ -35,8 +35,9 @@ class MAT(SupervisionMethod):
     Args:
         temperature: T of the calibration, > 0; the paper searches 0.001, 0.01, 0.1. "auto" has the training
             examples choose T and the strength, ERM where they show no shortcut: ten models more, as a stack.
-        held_out: "xrm", "kfold", "alo" (a linear head's, in closed form), or (n, C) held-out logits or
-            probabilities of one's own.
+        held_out: "xrm", "kfold", "alo" (a linear head's, in closed form), "trunk" (linear twins on the features of
+            the network as it starts: half the cost of networks), or (n, C) held-out logits or probabilities of
+            one's own.
         strength: in [0, 1], what the shift is multiplied by: 1 is the paper's method, 0 is ERM. Where the
             temperature is "auto", the most that may be chosen. "auto" has the strength chosen at a given
             temperature.

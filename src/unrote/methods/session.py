@@ -18,7 +18,7 @@ from torch import Tensor
 from unrote.checkpoint import Checkpoints, content_hash
 from unrote.data import Split, Task
 from unrote.errors import OptionError
-from unrote.heldout import HeldOut, XRMResult, alo, infer_environments, kfold, precomputed, xrm
+from unrote.heldout import HeldOut, XRMResult, alo, infer_environments, kfold, precomputed, trunk, xrm
 from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
@@ -38,7 +38,7 @@ GroupSource = Literal["true", "xrm", "eiil"]
 EIIL_SHARE = 0.1
 """Share of the recipe that EIIL's reference model trains for: too short to learn more than the shortcut."""
 
-HeldOutSource = Literal["xrm", "kfold", "alo"] | HeldOut | np.ndarray | Tensor
+HeldOutSource = Literal["xrm", "kfold", "alo", "trunk"] | HeldOut | np.ndarray | Tensor
 """How held-out logits are made, or the logits (or probabilities) themselves, (n, C)."""
 
 
@@ -182,7 +182,7 @@ class Session:
         """Held-out logits of the training examples; made once per session.
 
         Raises:
-            OptionError: if `source` is neither "xrm", "kfold", "alo" nor an array.
+            OptionError: if `source` is neither "xrm", "kfold", "alo", "trunk" nor an array.
         """
         if isinstance(source, HeldOut):
             return source
@@ -196,8 +196,12 @@ class Session:
                 self.artefacts["alo"] = alo(x, self.y, n_classes, weight=self.sample_weight)
             closed_form: HeldOut = self.artefacts["alo"]
             return closed_form
+        if source == "trunk":
+            return self._trunk()
         if source != "kfold":
-            raise OptionError(f"held_out={source!r}: 'xrm', 'kfold', 'alo' or an (n, C) array is wanted")
+            raise OptionError(
+                f"held_out={source!r}: 'xrm', 'kfold', 'alo', 'trunk' or an (n, C) array is wanted"
+            )
         if "kfold" not in self.artefacts:
             recipe = self.held_out_recipe or self.recipe
             self.artefacts["kfold"] = kfold(
@@ -211,6 +215,23 @@ class Session:
                 progress="held-out: k-fold" if self.progress else None,
             )
         result: HeldOut = self.artefacts["kfold"]
+        return result
+
+    def _trunk(self) -> HeldOut:
+        if "trunk" not in self.artefacts:
+            recipe = self.held_out_recipe
+            self.artefacts["trunk"] = trunk(
+                self.task.train.x,
+                self.y,
+                self.build,
+                n_classes=self.task.n_classes,
+                seed=self.seed,
+                recipe=recipe,
+                weight=self.sample_weight,
+                checkpoints=self.checkpoints("trunk", recipe or self.recipe, {}),
+                progress="held-out: twins on the trunk" if self.progress else None,
+            )
+        result: HeldOut = self.artefacts["trunk"]
         return result
 
     def xrm(self) -> XRMResult:

@@ -116,6 +116,7 @@ def _held_out(trained: Mapping[str, Trained]) -> tuple[XRMResult | None, tuple[s
                 "xrm": "XRM's twins",
                 "kfold": "k-fold cross-validation",
                 "alo": "a linear head in closed form",
+                "trunk": "XRM's twins on the untrained network's features",
             }
             return twins, (
                 names.get(source, "predictions given") if isinstance(source, str) else "predictions given",
