@@ -91,7 +91,8 @@ def held_out_logits(
 
     bar = f"held-out: {method}" if progress else None
     if method == "trunk":
-        return trunk(x, y, build, n_classes=n_classes, seed=seed, recipe=recipe, progress=bar).logits
+        twins = trunk(x, y, build, n_classes=n_classes, seed=seed, recipe=recipe, progress=bar)
+        return twins.held_out().logits
     if method == "kfold":
         return kfold(x, y, build, trained, seed=seed, progress=bar).logits
     return xrm(x, y, build, trained, n_classes=n_classes, seeds=[seed], progress=bar).held_out().logits

@@ -19,11 +19,27 @@ def network() -> nn.Module:
 
 
 def test_no_example_is_asked_of_the_twin_that_trained_on_it() -> None:
-    held_out = trunk(X, Y, lambda seeds: ModuleStack(network, 2, seeds), n_classes=2)
+    held_out = trunk(X, Y, lambda seeds: ModuleStack(network, 2, seeds), n_classes=2).held_out()
     assert held_out.trained_on is not None
     assert held_out.predicted_by is not None
     assert bool((held_out.trained_on.sum(0) == 1).all())
     assert held_out.logits.shape == (400, 2)
+
+
+def test_infer_the_groups_of_validation_examples() -> None:
+    validation = TASK.validation
+    assert validation is not None
+    assert validation.attribute is not None
+    twins = trunk(
+        X,
+        Y,
+        lambda seeds: ModuleStack(network, 2, seeds),
+        n_classes=2,
+        validation=(validation.x, validation.y),
+    )
+    assert twins.validation_mistakes is not None
+    minority = validation.attribute != validation.y
+    assert float((twins.validation_mistakes[0].bool() == minority).float().mean()) > 0.95
 
 
 def test_are_those_of_twins_on_standardised_features() -> None:
@@ -33,7 +49,7 @@ def test_are_those_of_twins_on_standardised_features() -> None:
         built.append(ModuleStack(network, 2, seeds))
         return built[-1]
 
-    found = trunk(X, Y, build, n_classes=2, seed=3, recipe=RECIPE)
+    found = trunk(X, Y, build, n_classes=2, seed=3, recipe=RECIPE).held_out()
     (stack,) = built
     before = {name: value.clone() for name, value in stack.state_dict().items()}
     with torch.no_grad():

@@ -43,7 +43,7 @@ def find_held_out(
     held_out = fitted.artefacts.get("held_out")
     if held_out is None and source is not None:
         held_out = session.held_out(source)
-    twins = session.artefacts.get("xrm")
+    twins = session.artefacts.get("xrm") or session.artefacts.get("trunk")
     if held_out is None and twins is not None:
         held_out = twins.held_out()
     if held_out is None:

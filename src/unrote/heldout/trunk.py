@@ -8,14 +8,14 @@ that what is held out stays held out. A shortcut that is easy for a network to l
 one that is not (its features at random, and deep) needs twins that learn features: `xrm`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from unrote.checkpoint import Checkpoints
-from unrote.heldout.held_out import HeldOut
-from unrote.heldout.xrm import xrm
+from unrote.heldout.xrm import XRMResult, xrm
 from unrote.models import Stack, StackBuilder, StackedLinear
 from unrote.seeding import derive_seed
 from unrote.training import Recipe
@@ -32,10 +32,11 @@ def trunk(
     seed: int = 0,
     recipe: Recipe | None = None,
     weight: Float[Tensor, " n"] | None = None,
+    validation: tuple[Any, Int[Tensor, " m"]] | None = None,
     checkpoints: Checkpoints | None = None,
     progress: str | None = None,
-) -> HeldOut:
-    """Held-out logits of linear twins on the features of a network as it starts, which all fit in memory.
+) -> XRMResult:
+    """A pair of linear twins on the features of a network as it starts, which all fit in memory.
 
     Args:
         x: n training examples, whatever holds them.
@@ -46,29 +47,37 @@ def trunk(
         recipe: how the heads are trained; default Adam with rate 0.001 in minibatches of 128, for 15 epochs and
             at least 700 steps. A recipe that fine-tunes a network would hardly move them.
         weight: (n,) of each example's loss for the twin that trains on it; None weighs all the same.
+        validation: examples and labels whose inferred groups are wanted too.
         checkpoints: where to save and resume.
         progress: text of the progress bar; None shows none.
     """
     network = build([derive_seed(seed, "trunk")])
-    features = network.predict_features(x)[0].float()
-    features = (features - features.mean(0)) / features.std(0, correction=0).clamp_min(1e-6)
+    raw = network.predict_features(x)[0].float()
+    mean, spread = raw.mean(0), raw.std(0, correction=0).clamp_min(1e-6)
+
+    def standard(features: Float[Tensor, "m F"]) -> Float[Tensor, "m F"]:
+        return (features - mean) / spread
 
     def heads(seeds: Any) -> Stack:
         # from zero, so that no label is flipped by what a head says before it has learned anything
-        return StackedLinear(features.shape[1], n_classes, seeds, init="zeros").to(network.device)
+        return StackedLinear(raw.shape[1], n_classes, seeds, init="zeros").to(network.device)
 
+    checked = None
+    if validation is not None:
+        checked = standard(network.predict_features(validation[0])[0].float()), validation[1]
     if recipe is None:
         steps = max(_FEWEST_STEPS, _EPOCHS * -(-len(y) // _BATCH))
         recipe = Recipe("adam", 1e-3, batch_size=_BATCH, steps=steps)
     twins = xrm(
-        features,
+        standard(raw),
         y,
         heads,
         recipe,
         n_classes=n_classes,
         seeds=[seed],
         weight=weight,
+        validation=checked,
         checkpoints=checkpoints,
         progress=progress,
     )
-    return twins.held_out()
+    return replace(twins, trained=None)  # the heads alone are no models of the examples

@@ -197,7 +197,7 @@ class Session:
             closed_form: HeldOut = self.artefacts["alo"]
             return closed_form
         if source == "trunk":
-            return self._trunk()
+            return self._trunk().held_out()
         if source != "kfold":
             raise OptionError(
                 f"held_out={source!r}: 'xrm', 'kfold', 'alo', 'trunk' or an (n, C) array is wanted"
@@ -217,9 +217,9 @@ class Session:
         result: HeldOut = self.artefacts["kfold"]
         return result
 
-    def _trunk(self) -> HeldOut:
+    def _trunk(self) -> XRMResult:
         if "trunk" not in self.artefacts:
-            recipe = self.held_out_recipe
+            validation, recipe = self.task.validation, self.held_out_recipe
             self.artefacts["trunk"] = trunk(
                 self.task.train.x,
                 self.y,
@@ -228,10 +228,11 @@ class Session:
                 seed=self.seed,
                 recipe=recipe,
                 weight=self.sample_weight,
+                validation=None if validation is None else (validation.x, validation.y),
                 checkpoints=self.checkpoints("trunk", recipe or self.recipe, {}),
                 progress="held-out: twins on the trunk" if self.progress else None,
             )
-        result: HeldOut = self.artefacts["trunk"]
+        result: XRMResult = self.artefacts["trunk"]
         return result
 
     def xrm(self) -> XRMResult:

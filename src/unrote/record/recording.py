@@ -108,7 +108,7 @@ def _as_trained(one: Fitted | Trained) -> Trained:
 def _held_out(trained: Mapping[str, Trained]) -> tuple[XRMResult | None, tuple[str, HeldOutLogits] | None]:
     """The twins and the held-out logits that some method worked with; those of the twins if none did."""
     artefacts = [one.fitted.artefacts for one in trained.values()]
-    twins = next((found["xrm"] for found in artefacts if "xrm" in found), None)
+    twins = next((found[key] for key in ("xrm", "trunk") for found in artefacts if key in found), None)
     for one, found in zip(trained.values(), artefacts, strict=True):
         if "held_out" in found:
             source = getattr(one.fitted.method, "held_out", "xrm")
