@@ -31,7 +31,8 @@ class MATClassifier(BaseClassifier):
             float32 minibatch (b, ...) to logits (b, n_classes). Only with `module` may `X` have more than two
             dimensions.
         held_out: where held-out predictions come from: "xrm" (twins that train on half of the data each and learn
-            shortcuts ever more purely), "kfold" (5 models, each trained on four fifths), or an
+            shortcuts ever more purely), "kfold" (5 models, each trained on four fifths), "alo" (a linear
+            head, in closed form), "trunk" (linear twins on a network as it starts, at half the cost), or an
             (n_samples, n_classes) array of held-out logits or probabilities of your own, as from
             `cross_val_predict(..., method="predict_proba")`, columns in the order of `classes_`. Predictions of
             rows that a model trained on will not do: they leave nothing to learn.
@@ -123,7 +124,7 @@ class MATClassifier(BaseClassifier):
     def _plan(self, held_out: Any) -> Plan:
         if held_out is None:
             raise OptionError(
-                "held_out=None: 'xrm', 'kfold', 'alo' or an (n, C) array is wanted; MAT feeds on it"
+                "held_out=None: 'xrm', 'kfold', 'alo', 'trunk' or an (n, C) array is wanted; MAT feeds on it"
             )
         temperature = self.temperature
         if temperature != "auto":
