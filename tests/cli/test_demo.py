@@ -12,20 +12,34 @@ from unrote.demo import Trained, learned_by_rote, run_demo
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Task, list[Trained]]:
-    return run_demo(seed=2)
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo")
 
 
 @pytest.fixture(scope="module")
-def output(folder: Path) -> str:
-    run = CliRunner().invoke(app, ["demo", "-o", str(folder)])
+def demo(folder: Path) -> tuple[str, tuple[Task, list[Trained]]]:
+    """What the command prints, and what it trained."""
+    results: list[tuple[Task, list[Trained]]] = []
+
+    def run_and_keep(seed: int, *, progress: bool) -> tuple[Task, list[Trained]]:
+        results.append(run_demo(seed, progress=progress))
+        return results[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unrote.demo, "run_demo", run_and_keep)
+        run = CliRunner().invoke(app, ["demo", "-o", str(folder)])
     assert run.exit_code == 0, run.output
-    return run.stdout
+    return run.stdout, results[0]
+
+
+@pytest.fixture(scope="module")
+def output(demo: tuple[str, tuple[Task, list[Trained]]]) -> str:
+    return demo[0]
+
+
+@pytest.fixture(scope="module")
+def trained(demo: tuple[str, tuple[Task, list[Trained]]]) -> tuple[Task, list[Trained]]:
+    return demo[1]
 
 
 def test_prints_both_methods_and_every_group(output: str) -> None:
@@ -43,9 +57,9 @@ def test_draws_a_picture(output: str, folder: Path) -> None:
 
 
 def test_json(trained: tuple[Task, list[Trained]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # trained before, as it takes long; the test above has the command train
-    monkeypatch.setattr(unrote.demo, "run_demo", lambda seed, progress: trained)
-    run = CliRunner().invoke(app, ["demo", "--seed", "2", "--json", "-o", str(tmp_path)])
+    # trained before, as it takes long
+    monkeypatch.setattr(unrote.demo, "run_demo", lambda seed, *, progress: trained)
+    run = CliRunner().invoke(app, ["demo", "--json", "-o", str(tmp_path)])
     erm, mat = json.loads(run.stdout)["results"]
     assert (erm["method"], mat["method"]) == ("erm", "mat")
     assert mat["worst_group"]["accuracy"] > erm["worst_group"]["accuracy"] + 0.25
