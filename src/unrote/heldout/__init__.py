@@ -5,7 +5,17 @@ from unrote.heldout.eiil import infer_environments
 from unrote.heldout.held_out import HeldOut
 from unrote.heldout.kfold import kfold
 from unrote.heldout.precomputed import precomputed
-from unrote.heldout.trunk import trunk
+from unrote.heldout.trunk import trunk, trunk_recipe
 from unrote.heldout.xrm import XRMResult, xrm
 
-__all__ = ["HeldOut", "XRMResult", "alo", "infer_environments", "kfold", "precomputed", "trunk", "xrm"]
+__all__ = [
+    "HeldOut",
+    "XRMResult",
+    "alo",
+    "infer_environments",
+    "kfold",
+    "precomputed",
+    "trunk",
+    "trunk_recipe",
+    "xrm",
+]

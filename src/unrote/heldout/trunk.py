@@ -23,6 +23,12 @@ from unrote.training import Recipe
 _BATCH, _EPOCHS, _FEWEST_STEPS = 128, 15, 700
 
 
+def trunk_recipe(n_examples: int) -> Recipe:
+    """Adam with rate 0.001 in minibatches of 128, for 15 epochs and at least 700 steps."""
+    steps = max(_FEWEST_STEPS, _EPOCHS * -(-n_examples // _BATCH))
+    return Recipe("adam", 1e-3, batch_size=_BATCH, steps=steps)
+
+
 def trunk(
     x: Any,
     y: Int[Tensor, " n"],
@@ -44,8 +50,8 @@ def trunk(
         build: makes the network; of linear heads the features are the examples.
         n_classes: C.
         seed: of the network's start, where it is random, and of the twins.
-        recipe: how the heads are trained; default Adam with rate 0.001 in minibatches of 128, for 15 epochs and
-            at least 700 steps. A recipe that fine-tunes a network would hardly move them.
+        recipe: how the heads are trained; default `trunk_recipe`. One that fine-tunes a network would hardly move
+            them.
         weight: (n,) of each example's loss for the twin that trains on it; None weighs all the same.
         validation: examples and labels whose inferred groups are wanted too.
         checkpoints: where to save and resume.
@@ -65,14 +71,11 @@ def trunk(
     checked = None
     if validation is not None:
         checked = standard(network.predict_features(validation[0])[0].float()), validation[1]
-    if recipe is None:
-        steps = max(_FEWEST_STEPS, _EPOCHS * -(-len(y) // _BATCH))
-        recipe = Recipe("adam", 1e-3, batch_size=_BATCH, steps=steps)
     twins = xrm(
         standard(raw),
         y,
         heads,
-        recipe,
+        recipe or trunk_recipe(len(y)),
         n_classes=n_classes,
         seeds=[seed],
         weight=weight,

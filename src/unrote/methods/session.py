@@ -18,7 +18,17 @@ from torch import Tensor
 from unrote.checkpoint import Checkpoints, content_hash
 from unrote.data import Split, Task
 from unrote.errors import OptionError
-from unrote.heldout import HeldOut, XRMResult, alo, infer_environments, kfold, precomputed, trunk, xrm
+from unrote.heldout import (
+    HeldOut,
+    XRMResult,
+    alo,
+    infer_environments,
+    kfold,
+    precomputed,
+    trunk,
+    trunk_recipe,
+    xrm,
+)
 from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
@@ -219,7 +229,8 @@ class Session:
 
     def _trunk(self) -> XRMResult:
         if "trunk" not in self.artefacts:
-            validation, recipe = self.task.validation, self.held_out_recipe
+            validation = self.task.validation
+            recipe = self.held_out_recipe or trunk_recipe(len(self.y))
             self.artefacts["trunk"] = trunk(
                 self.task.train.x,
                 self.y,
@@ -229,7 +240,7 @@ class Session:
                 recipe=recipe,
                 weight=self.sample_weight,
                 validation=None if validation is None else (validation.x, validation.y),
-                checkpoints=self.checkpoints("trunk", recipe or self.recipe, {}),
+                checkpoints=self.checkpoints("trunk", recipe, {}),
                 progress="held-out: twins on the trunk" if self.progress else None,
             )
         result: XRMResult = self.artefacts["trunk"]
