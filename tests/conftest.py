@@ -11,6 +11,7 @@ import hypothesis
 import jaxtyping
 import pytest
 import torch
+from shape_checks import unchecked
 
 if "unrote" in sys.modules:
     raise RuntimeError("unrote was imported before tests/conftest.py: its shapes would go unchecked")
@@ -63,6 +64,5 @@ def shapes_unchecked() -> Iterator[None]:
 
     For tests of the package's own error messages about shapes, which the checks would otherwise forestall.
     """
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    with unchecked():
+        yield
