@@ -269,7 +269,7 @@ class TestHeldOutLogits:
             clean,
             labels=data.y,
             collate=pad,
-            recipe=recipe_of(trainer.args),
+            recipe=recipe_of(trainer.args).shortened(0.5),
             seed=trainer.args.seed,
         )
         assert torch.equal(trainer.held_out_logits(), wanted)

@@ -1,5 +1,6 @@
 """MAT against its definition: cross-entropy on shifted logits in training, plain logits in prediction."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from toys import minority_accuracy, planted_task
 from unrote.errors import DataError, OptionError
 from unrote.heldout import HeldOut, kfold, xrm
 from unrote.methods import METHODS, Fitted, Session
-from unrote.models import Stack, StackedLinear
+from unrote.models import ModuleStack, Stack, StackedLinear
 from unrote.seeding import derive_seed
 from unrote.training import Order, Recipe
 
@@ -81,6 +82,14 @@ class TestHeldOutLogits:
         twins = xrm(X, Y, build, own, n_classes=2, seeds=[5])
         torch.testing.assert_close(fitted.artefacts["held_out"].logits, twins.logits[0])
         assert fitted.training.history[-1]["step"] == 21
+
+    def test_train_half_as_long_where_they_are_networks(self) -> None:
+        def networks(seeds: Any) -> Stack:
+            return ModuleStack(lambda: nn.Linear(8, 2), 2, seeds)
+
+        fitted = mat(Session(TASK, networks, replace(RECIPE, epochs=4), seed=5))
+        twins = xrm(TASK.train.x, Y, networks, replace(RECIPE, epochs=2), n_classes=2, seeds=[5])
+        torch.testing.assert_close(fitted.artefacts["held_out"].logits, twins.logits[0])
 
     def test_are_made_once_in_a_session(self) -> None:
         stacks: list[int] = []

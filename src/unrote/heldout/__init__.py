@@ -6,9 +6,10 @@ from unrote.heldout.held_out import HeldOut
 from unrote.heldout.kfold import kfold
 from unrote.heldout.precomputed import precomputed
 from unrote.heldout.trunk import trunk, trunk_recipe
-from unrote.heldout.xrm import XRMResult, xrm
+from unrote.heldout.xrm import NETWORK_SHARE, XRMResult, xrm
 
 __all__ = [
+    "NETWORK_SHARE",
     "HeldOut",
     "XRMResult",
     "alo",

@@ -33,6 +33,9 @@ from unrote.training import Batch, Evaluate, Objective, Recipe, train
 LOOK = 4
 """Steps from one look at the held-out twins to the next where a look costs a pass through a network."""
 
+NETWORK_SHARE = 0.5
+"""Share of the final model's training that the twins of a network get: what is learned first is the shortcut."""
+
 
 class TwinObjective(Objective):
     """Twins 2k and 2k+1 of pair k: each trains on its own examples and flips the labels of the other's.

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from unrote.errors import DataError, OptionError
+from unrote.heldout import NETWORK_SHARE
 from unrote.integrations import require
 from unrote.torch_api import (
     INDEX,
@@ -97,8 +98,8 @@ class MATTrainer(Trainer):
             labels: (n,) class indices; read off `train_dataset` if not given.
             n_classes: C; default `config.num_labels` of the model.
             method: "xrm", "kfold" or "trunk"; see `unrote.held_out_logits`.
-            recipe: how the models are trained; default `recipe_of` the training arguments ("trunk" trains heads
-                alone, by a recipe of their own).
+            recipe: how the models are trained; default `recipe_of` the training arguments, of which "xrm" takes
+                half the length ("trunk" trains heads alone, by a recipe of their own).
             progress: whether to show a progress bar.
 
         Returns:
@@ -121,13 +122,15 @@ class MATTrainer(Trainer):
         def collate(items: list[Any]) -> dict[str, Tensor]:
             return {key: value for key, value in collator(items).items() if key not in keys}
 
+        if recipe is None and method != "trunk":
+            recipe = recipe_of(self.args).shortened(NETWORK_SHARE if method == "xrm" else 1)
         return held_out_logits(
             self.call_model_init,
             dataset,
             n_classes=n_classes,
             labels=_read_labels(dataset, keys) if labels is None else labels,
             method=method,
-            recipe=recipe_of(self.args) if recipe is None and method != "trunk" else recipe,
+            recipe=recipe,
             collate=collate,
             workers=self.args.dataloader_num_workers,
             device=self.args.device,

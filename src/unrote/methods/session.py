@@ -19,6 +19,7 @@ from unrote.checkpoint import Checkpoints, content_hash
 from unrote.data import Split, Task
 from unrote.errors import OptionError
 from unrote.heldout import (
+    NETWORK_SHARE,
     HeldOut,
     XRMResult,
     alo,
@@ -88,7 +89,7 @@ class Session:
         groups: whose groups methods that need them get: "true" ones, or those inferred by "xrm" or "eiil".
         sample_weight: (n,) multiplies the loss of each training example, in the models behind held-out logits
             too; None weighs all the same.
-        held_out_recipe: how the models behind held-out logits are trained; None takes `recipe`.
+        held_out_recipe: how the models behind held-out logits are trained; None takes `recipe` (see `twin_recipe`).
         evaluate: scores the final model while it trains; None scores nothing.
         evaluate_every: steps between evaluations; default once an epoch.
         early_stopping: which metric chooses the parameters that are kept.
@@ -246,10 +247,17 @@ class Session:
         result: XRMResult = self.artefacts["trunk"]
         return result
 
+    @cached_property
+    def twin_recipe(self) -> Recipe:
+        """How twins are trained: `held_out_recipe`, or else as the final model is, networks half as long."""
+        if self.held_out_recipe is not None:
+            return self.held_out_recipe
+        return self.recipe if self.build([0]).computes_all else self.recipe.shortened(NETWORK_SHARE)
+
     def xrm(self) -> XRMResult:
         """XRM's twins on the training and validation examples; trained once per session."""
         if "xrm" not in self.artefacts:
-            validation, recipe = self.task.validation, self.held_out_recipe or self.recipe
+            validation, recipe = self.task.validation, self.twin_recipe
             self.artefacts["xrm"] = xrm(
                 self.task.train.x,
                 self.y,

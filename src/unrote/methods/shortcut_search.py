@@ -98,7 +98,7 @@ def next_rule(session: Session, weight: Float[Tensor, " n"], k: int) -> Float[Te
         weight: (n,) of each example.
         k: how many rules are known.
     """
-    recipe = session.held_out_recipe or session.recipe
+    recipe = session.twin_recipe
     twins = xrm(
         session.task.train.x,
         session.y,
@@ -114,7 +114,7 @@ def next_rule(session: Session, weight: Float[Tensor, " n"], k: int) -> Float[Te
 
 
 def _agreement(session: Session, weight: Float[Tensor, " n"] | None, k: int) -> tuple[Agreement, float]:
-    recipe = session.held_out_recipe or session.recipe
+    recipe = session.twin_recipe
     return measure_agreement(
         session.task.train.x,
         session.y,
