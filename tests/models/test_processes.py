@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -15,7 +15,9 @@ from shared_runs import METHOD_NAMES, TASK, WHOLE_METHOD_NAMES, all_layers, fit,
 from torch import Tensor
 from toys import assert_same_bits
 
+from unrote.errors import OptionError
 from unrote.models import Processes
+from unrote.models.processes import as_launched
 
 SCRIPT = Path(__file__).parents[1] / "shared_runs.py"
 Runs: TypeAlias = tuple[Path, list[dict[str, Tensor]]]
@@ -147,3 +149,64 @@ class TestRows:
         assert [i for rows in slices for i in range(size)[rows]] == list(range(size))
         lengths = [rows.stop - rows.start for rows in slices]
         assert max(lengths) - min(lengths) <= 1
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}
+SRUN = {
+    "SLURM_NTASKS": "6",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "6",
+    "SLURM_STEP_NUM_NODES": "3",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x3)",
+}
+
+
+class TestLaunched:
+    """What is asked for against what was started; several machines, for real: benchmarks/several_machines.py."""
+
+    @pytest.fixture(autouse=True)
+    def by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [k for k in os.environ if k.startswith(("SLURM_", "TORCHELASTIC_")) or k == "NODE_RANK"]:
+            monkeypatch.delenv(name)
+
+    @pytest.mark.parametrize("environment", [TORCHRUN, SRUN])
+    @pytest.mark.parametrize("asked", [("auto", "auto"), (2, "auto"), (2, 3)])
+    def test_takes_what_was_started(
+        self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], asked: tuple[Any, Any]
+    ) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert as_launched(*asked)[:2] == (2, 3)
+
+    @pytest.mark.parametrize(
+        ("environment", "asked", "message"),
+        [
+            (TORCHRUN, (3, "auto"), "devices=3, but torchrun started 2 on each of 3 machines"),
+            (SRUN, (2, 1), "nodes=1, but srun started 2 on each of 3 machines"),
+            ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "3,2,1"}, ("auto", "auto"), "--ntasks-per-node"),
+            ({"SLURM_NTASKS": "6"}, (2, "auto"), "put srun before"),
+            ({"SLURM_NNODES": "2"}, (2, "auto"), "put srun before"),
+            ({}, (1, 2), "with torchrun or SLURM"),
+        ],
+    )
+    def test_refuses_another_number(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        environment: dict[str, str],
+        asked: tuple[Any, Any],
+        message: str,
+    ) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(OptionError, match=re.escape(message)):
+            as_launched(*asked)
+
+    @pytest.mark.parametrize(
+        "environment", [{}, {"SLURM_NTASKS": "1"}, {"SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"}]
+    )
+    def test_one_process_starts_the_others(
+        self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+    ) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert as_launched(2, "auto") == (2, 1, None)

@@ -14,6 +14,8 @@ on every process and stays the same there. Methods need not know of it.
 import atexit
 import gc
 import json
+import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +29,10 @@ from unrote.data.inputs import Example, batch_length, map_tensors
 from unrote.errors import MissingPackageError, OptionError
 
 _BUCKET = 1 << 24  # numbers that are summed over processes at a time, of many small tensors
+_UNREACHED = (
+    " (where machines do not reach each other, name the network interface between them in GLOO_SOCKET_IFNAME, or in "
+    "NCCL_SOCKET_IFNAME for GPUs)"
+)
 
 
 @dataclass(frozen=True)
@@ -142,23 +148,29 @@ def _length(x: Example, dim: int) -> int:
 
 
 def start_processes(
-    devices: int | Literal["auto"] = "auto", *, nodes: int = 1, accelerator: str = "auto", shard: bool = False
+    devices: int | Literal["auto"] = "auto",
+    *,
+    nodes: int | Literal["auto"] = "auto",
+    accelerator: str = "auto",
+    shard: bool = False,
 ) -> Processes:
-    """Start the processes of a run, or join those that torchrun or SLURM started.
+    """Start the processes of a run, or join those that torchrun or SLURM's srun started.
 
     Without a launcher the script is started once more for each further process, with the same arguments: call this
     before anything that should happen once. It wants lightning, the extra of that name.
 
     Args:
-        devices: processes on each machine, each with a device of its own; "auto" takes one per GPU.
-        nodes: machines.
+        devices: processes on each machine, each with a device of its own; "auto" takes as many as were started,
+            without a launcher one per GPU.
+        nodes: machines; "auto" takes those on which processes were started.
         accelerator: "cuda", "cpu" or "auto".
         shard: whether each process keeps a slice of the parameters, of their gradients and of the optimiser's state,
             rather than all of them (`models.sharding`). It takes more messages, and less memory.
 
     Raises:
         MissingPackageError: if lightning is not installed.
-        OptionError: if lightning finds no such devices.
+        OptionError: if other numbers of processes were started, the processes do not reach each other, or lightning
+            finds no such devices.
     """
     try:
         from lightning.fabric import Fabric
@@ -167,16 +179,91 @@ def start_processes(
         raise MissingPackageError(
             "several processes need lightning: install it with `pip install 'unrote[lightning]'`"
         ) from error
+    devices, nodes, launcher = as_launched(devices, nodes)
     try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy="ddp")
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy="ddp",
+            plugins=_environment(launcher, devices),
+        )
         fabric.launch()
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise OptionError(
             f"cannot start processes with devices={devices}, nodes={nodes}, accelerator={accelerator!r}: {error}"
+            f"{'' if nodes == 1 else _UNREACHED}"
         ) from error
     # at the end of the interpreter, gloo's threads would abort a process that leaves with a code of its own
     atexit.register(_leave)
     return Processes(fabric.global_rank, fabric.world_size, fabric.device, shard)
+
+
+def as_launched(
+    devices: int | Literal["auto"], nodes: int | Literal["auto"]
+) -> tuple[int | Literal["auto"], int, str | None]:
+    """Processes on each machine, machines, and who started them.
+
+    Raises:
+        OptionError: if others were started.
+    """
+    launched = _launched()
+    if launched is None:
+        if nodes not in ("auto", 1) and "NODE_RANK" not in os.environ:
+            raise OptionError(
+                f"nodes={nodes}, but this script was started by itself on one machine: start it on all of them, with "
+                "torchrun or SLURM's srun"
+            )
+        return devices, 1 if nodes == "auto" else nodes, None
+    launcher, each, machines = launched
+    for name, wanted, found in (("devices", devices, each), ("nodes", nodes, machines)):
+        if wanted not in ("auto", found):
+            raise OptionError(
+                f"{name}={wanted}, but {launcher} started {each} on each of {machines} machines: start as many, or "
+                f"leave out {name}"
+            )
+    return each, machines, launcher
+
+
+def _launched() -> tuple[str, int, int] | None:
+    """Who started this process among others, how many on each machine and on how many; None if it is by itself.
+
+    Raises:
+        OptionError: if machines have different numbers, or SLURM's tasks were not started.
+    """
+    given = os.environ
+    if "TORCHELASTIC_RUN_ID" in given:
+        each = int(given["LOCAL_WORLD_SIZE"])
+        return "torchrun", each, int(given["WORLD_SIZE"]) // each
+    if int(given.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        tasks, machines = given["SLURM_STEP_TASKS_PER_NODE"], int(given["SLURM_STEP_NUM_NODES"])
+        even = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)  # as "2(x3)" for 2 on each of 3
+        if even is None:
+            raise OptionError(
+                f"srun started {tasks} tasks on {machines} machines: ask for as many on each, with --ntasks-per-node"
+            )
+        return "srun", int(even[1]), machines
+    meant = int(given.get("SLURM_NTASKS", given.get("SLURM_NNODES", 1)))
+    if meant > 1 and "SLURM_STEP_ID" not in given:
+        raise OptionError(
+            f"this SLURM job has {meant} tasks, but the script was started once: put srun before its command, or ask "
+            "for one task"
+        )
+    return None
+
+
+def _environment(launcher: str | None, devices: int | str) -> Any:
+    """How lightning learns of the other processes, where it would not see by itself."""
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    if launcher == "srun":
+        # lightning wants to be told, and srun tells it only where it was asked with --ntasks-per-node; named here,
+        # a job that is called "bash" or "interactive" is joined too, whose tasks would else be runs of their own
+        os.environ["SLURM_NTASKS_PER_NODE"] = str(devices)
+        return SLURMEnvironment()
+    # one task, which starts further processes by itself
+    return LightningEnvironment() if launcher is None and "SLURM_NTASKS" in os.environ else None
 
 
 def _leave() -> None:
