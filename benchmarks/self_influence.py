@@ -75,13 +75,12 @@ def ours(name: str, x: torch.Tensor, y: torch.Tensor, head: torch.nn.Linear) -> 
     """One of our scores."""
     from unrote import memorization as um
 
-    model = torch.nn.Sequential(head)
     if name == "tracin":
-        return um.tracin(model, x, y)
+        return um.tracin(head, x, y)
     if name == "kfac":
-        return um.kfac_head(model, x, y, damping=DAMPING)
+        return um.kfac_head(head, x, y, damping=DAMPING)
     score = um.leave_one_out if name == "leave_one_out" else um.self_influence
-    return score(model, x, y, damping=DAMPING, dtype="float64" if "64" in name else "float32")
+    return score(head, x, y, damping=DAMPING, dtype="float64" if "64" in name else "float32")
 
 
 def captum_fast(x: torch.Tensor, y: torch.Tensor, head: torch.nn.Linear) -> np.ndarray:

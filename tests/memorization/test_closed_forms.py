@@ -94,9 +94,7 @@ def test_single_precision_is_near_and_chunks_do_not_matter(
     exact = leave_one_out(head, None, None, damping=1e-2, dtype="float64")
     near = leave_one_out(head, None, None, damping=1e-2, dtype="float32")
     np.testing.assert_allclose(near, exact, atol=1e-5)
-    monkeypatch.setattr("unrote.memorization.kernels._MOST_VALUES", 2000)
-    monkeypatch.setattr("unrote.memorization.kernels._BASE", 16)
-    monkeypatch.setattr("unrote.memorization.kernels.cuts", lambda q, k: [(0, 20), (20, 50), (50, q)])
+    monkeypatch.setattr("unrote.memorization.hessian.chunk_rows", lambda q: 128)
     cut = leave_one_out(head, None, None, damping=1e-2, dtype="float64")
     np.testing.assert_allclose(cut, exact, atol=1e-11)
 

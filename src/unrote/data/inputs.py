@@ -161,11 +161,19 @@ class ArrayInputs(Inputs):
         return self._tensor.index_select(0, index) if index.ndim == 1 else self._tensor[index]
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
-        """See `Inputs.batches`; all examples in their own order are not copied."""
-        everything = torch.arange(self._n)
+        """See `Inputs.batches`; examples in memory that follow one another are not copied."""
         for index in order:
-            whole = self._file is None and torch.equal(index, everything)
-            yield self._tensor if whole else self[index]
+            run = self._run(index) if self._file is None else None
+            yield self[index] if run is None else self._tensor[run]
+
+    @staticmethod
+    def _run(index: Int[Tensor, "*B"]) -> slice | None:
+        """The rows as a slice, where each is the one after the one before."""
+        if index.ndim != 1 or not len(index):
+            return None
+        first, last = int(index[0]), int(index[-1])
+        follows = last - first == len(index) - 1 and torch.equal(index, torch.arange(first, last + 1))
+        return slice(first, last + 1) if follows else None
 
 
 class DatasetInputs(Inputs):

@@ -91,8 +91,7 @@ def _newton_step(
     data = HeadData(features, softmax((a @ torch.from_numpy(theta).mT).numpy()), True, weight)
     factor = Factor(data, penalty, damp_bias=True, dtype="float64")
     common = slope.mean(0)
-    reduced = torch.from_numpy((slope - common)[1:].reshape(-1, 1).copy())
-    difference = data.total * factor.solve(reduced).numpy().reshape(len(slope) - 1, -1)
+    difference = data.total * factor.solve((slope - common)[1:].reshape(1, -1)).reshape(len(slope) - 1, -1)
     full = np.concatenate([np.zeros((1, difference.shape[1])), difference])
     result: np.ndarray = (full - full.mean(0) + common / penalty).ravel()
     return result
@@ -103,7 +102,10 @@ def stationarity(head: Head, penalty: float, weight: np.ndarray | None = None) -
     r = residuals(softmax(head.logits), head.y)
     w = np.ones(len(r)) if weight is None else np.asarray(weight, np.float64)
     r = r * (w / w.sum())[:, None]
-    slope = np.abs(r.T @ np.asarray(head.features, np.float64) + penalty * head.weight).max()
+    features = torch.from_numpy(np.asarray(head.features))
+    features = features if features.is_floating_point() and features.dtype.itemsize > 2 else features.float()
+    product = (torch.from_numpy(r).to(features.dtype).mT @ features).double().numpy()
+    slope = np.abs(product + penalty * head.weight).max()
     if head.bias is not None:
         offset = penalty * head.bias if head.bias_penalised else 0.0
         slope = max(slope, np.abs(r.sum(0) + offset).max())

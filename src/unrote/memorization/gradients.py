@@ -216,8 +216,7 @@ def head_norms(head: Head) -> Float[np.ndarray, " n"]:
 
     data = head.data()
     r = residuals(data.p, head.y)
-    squares = np.concatenate([np.einsum("iq,iq->i", a, a) for _, a in data.chunks(np.float32)])
-    result: np.ndarray = np.einsum("ic,ic->i", r, r) * squares
+    result: np.ndarray = np.einsum("ic,ic->i", r, r) * data.squared_norms()
     return result
 
 

@@ -13,20 +13,24 @@ Where examples are fewer than unknowns the same M_i comes from the n m x n m sys
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unrote.errors import DataError, OptionError
 from unrote.memorization.kernels import (
-    Quadratics,
-    WeightedGrams,
+    add_gram,
+    cholesky,
+    chunk_rows,
     inverse_from_factor,
+    invert_lower,
+    quadratic,
+    solve,
     solve_lower,
-    solve_upper,
+    times_lower,
 )
 
 MOST_UNKNOWNS = 30_000
@@ -77,27 +81,43 @@ class HeadData:
         """What all count; the mean in H is over it."""
         return float(self.w.sum())
 
-    def chunks(self, dtype: Any) -> Iterator[tuple[slice, np.ndarray]]:
-        """Slices of the examples with their features, (rows, q) and a column of ones for the bias."""
-        size = max(256, min(8192, 2**24 // self.q))
-        for start in range(0, self.n, size):
-            rows = slice(start, min(start + size, self.n))
-            yield rows, augmented(self.features[rows], self.bias, dtype)
+    def _slices(self, columns: int) -> Iterator[slice]:
+        size = chunk_rows(columns)
+        return (slice(start, min(start + size, self.n)) for start in range(0, self.n, size))
+
+    def chunks(self, dtype: Any, columns: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """Slices of the examples with a copy of their features, (rows, q), and a column of ones for the bias.
+
+        The copies share their memory: each is gone when the next is asked for. They are small enough for as many
+        columns, by default q, to stay in the processor's cache.
+        """
+        memory = np.empty((min(chunk_rows(columns or self.q), self.n), self.q), dtype)
+        for rows in self._slices(columns or self.q):
+            yield rows, augmented(self.features[rows], self.bias, dtype, memory[: rows.stop - rows.start])
+
+    def squared_norms(self) -> Float[np.ndarray, " n"]:
+        """|a_i|^2 of each example."""
+        parts = (_array(self.features[rows]).astype(np.float32, copy=False) for rows in self._slices(self.q))
+        return np.concatenate([np.einsum("id,id->i", part, part) for part in parts]) + self.bias
 
     def mean_eigenvalue(self) -> float:
         """Of the undamped Hessian, over the m q unknowns."""
-        squares = np.concatenate(
-            [np.einsum("iq,iq->i", a, a, dtype=np.float64) for _, a in self.chunks(np.float32)]
-        )
         spread = 1.0 - np.einsum("ic,ic->i", self.p, self.p)
-        return float((self.w * squares * spread.clip(0)).sum() / (self.total * self.m * self.q))
+        return float((self.w * self.squared_norms() * spread.clip(0)).sum() / (self.total * self.m * self.q))
 
 
-def augmented(features: Any, bias: bool, dtype: Any) -> np.ndarray:
-    """Features as (rows, q), C-ordered, with a last column of ones for the bias."""
-    rows = features.detach().cpu().numpy() if isinstance(features, Tensor) else np.asarray(features)
-    result = np.ones((len(rows), rows.shape[1] + bias), dtype=dtype)
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def augmented(
+    features: Any, bias: bool, dtype: Any, out: np.ndarray | None = None
+) -> Float[np.ndarray, "n q"]:
+    """A copy of features as (n, q), C-ordered, a last column of ones for the bias; written to `out`, if given."""
+    rows = _array(features)
+    result = np.empty((len(rows), rows.shape[1] + bias), dtype) if out is None else out
     result[:, : rows.shape[1]] = rows
+    result[:, rows.shape[1] :] = 1
     return result
 
 
@@ -124,98 +144,103 @@ class Factor:
     """
 
     def __init__(self, data: HeadData, damping: float, *, damp_bias: bool, dtype: str) -> None:
-        self.data, self.damping, self.name = data, damping, dtype
-        self.dtype = torch.float32 if dtype == "float32" else torch.float64
+        self.data, self.damping, self.dtype = data, damping, np.dtype(dtype)
         size = data.m * data.q
         if size > MOST_UNKNOWNS:
             raise OptionError(
                 f"{size:,} unknowns ({data.m} times {data.q}): at most {MOST_UNKNOWNS:,} are solved exactly; "
                 "reduce the features (a random projection, PCA), or use trak or tracin"
             )
+        # of a symmetric matrix the blocks below the diagonal will do
+        self._pairs = [(a, b) for b, a in combinations_with_replacement(range(data.m), 2)]
         self.matrix = self._factorise(self._hessian(damp_bias))
         self.flops = data.n * data.q**2 * data.m * (data.m + 1) / 2 + size**3 / 3
 
-    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """The data's chunks as tensors of the factor's precision."""
-        for rows, x in self.data.chunks(np.float32 if self.name == "float32" else np.float64):
-            yield rows, torch.from_numpy(x)
+    def chunks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """The data's chunks in the factor's precision."""
+        return self.data.chunks(self.dtype)
 
-    def _hessian(self, damp_bias: bool) -> Float[Tensor, "P P"]:
+    def _block(self, matrix: Float[np.ndarray, "P P"], a: int, b: int) -> Float[np.ndarray, "q q"]:
+        """A view of the block of classes a and b."""
+        q = self.data.q
+        return matrix[a * q : (a + 1) * q, b * q : (b + 1) * q]
+
+    def _hessian(self, damp_bias: bool) -> Float[np.ndarray, "P P"]:
         """The lower triangle of nH, made chunk by chunk, so that the features need not fit in memory."""
         data, m, q = self.data, self.data.m, self.data.q
-        pairs = [(a, b) for a in range(m) for b in range(a + 1)]
-        grams = WeightedGrams(q, len(pairs), self.dtype)
-        first, second = (torch.tensor(index) for index in zip(*pairs, strict=True))
-        w = torch.from_numpy(data.w)
+        sums = [np.zeros((q, q), self.dtype, order="F") for _ in self._pairs]
+        w = data.w
         for rows, x in self.chunks():
-            p = torch.from_numpy(data.p[rows])
-            rest = 1.0 - p[:, 1:] if m > 1 else p[:, :1]  # of two classes 1 - p with all its digits
-            spread = -p[:, 1 + first] * p[:, 1 + second]
-            spread[:, first == second] = p[:, 1:] * rest.clamp_min(0)
-            grams.add(x, (spread * w[rows].unsqueeze(1)).to(self.dtype))
-        added = torch.full((q,), data.total * self.damping, dtype=self.dtype)
+            p, own = data.p[rows], w[rows]
+            rest = 1.0 - p if m > 1 else p[:, ::-1]  # of two classes 1 - p with all its digits
+            scaled = np.empty_like(x) if m > 1 else x
+            for (a, b), total in zip(self._pairs, sums, strict=True):
+                spread = own * p[:, 1 + a] * (rest if a == b else p)[:, 1 + b]
+                np.multiply(x, np.sqrt(spread.clip(0)).astype(x.dtype)[:, None], out=scaled)
+                add_gram(total, scaled, sign=1 if a == b else -1)
+        added = np.full(q, data.total * self.damping, self.dtype)
         if data.bias and not damp_bias:
             added[-1] = 0.0
-        h = torch.zeros(m * q, m * q, dtype=self.dtype)
-        for pair, (a, b) in enumerate(pairs):
-            block = h[a * q : (a + 1) * q, b * q : (b + 1) * q]
-            grams.write(pair, block, mirrored=a != b)
-            block.diagonal().add_(added, alpha=(a == b) - 1 / (m + 1))
+        h = np.zeros((m * q, m * q), self.dtype, order="F")
+        for a, b in self._pairs:
+            block, total = self._block(h, a, b), sums.pop(0)
+            block[:] = total if a == b else total + np.tril(total, -1).T
+            block[np.diag_indices(q)] += ((a == b) - 1 / (m + 1)) * added
         return h
 
-    def _factorise(self, h: Float[Tensor, "P P"]) -> Float[Tensor, "P P"]:
-        factor: Tensor
-        factor, info = torch.linalg.cholesky_ex(h)
+    def _factorise(self, h: Float[np.ndarray, "P P"]) -> Float[np.ndarray, "P P"]:
+        factor, regular = cholesky(h)
         pivots = factor.diagonal()
         # a pivot this small is rounding: the matrix has a direction that no example and no damping holds
-        ratio = float(pivots.min() / pivots.max()) ** 2 if int(info) == 0 else 0.0
-        if not ratio > 4 * torch.finfo(self.dtype).eps:
+        ratio = float(pivots.min() / pivots.max()) ** 2 if regular else 0.0
+        if not ratio > 4 * np.finfo(self.dtype).eps:
             raise OptionError(
-                f"the Hessian of the head is singular with damping={self.damping:g} in {self.name}: some "
+                f"the Hessian of the head is singular with damping={self.damping:g} in {self.dtype}: some "
                 "direction of the features has no curvature (repeated or constant features, fewer examples than "
                 "unknowns, saturated probabilities); pass a damping above 0, such as 1e-4, or leave it out"
             )
         return factor
 
-    def solve(self, columns: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
-        """(nH)^-1 applied to columns, which are overwritten."""
-        self.flops += 2.0 * columns.numel() * len(columns)
-        return solve_upper(self.matrix, solve_lower(self.matrix, columns))
+    def solve(self, gradients: Float[np.ndarray, "k P"]) -> Float[np.ndarray, "k P"]:
+        """(nH)^-1 applied to each row, which is overwritten."""
+        self.flops += 2.0 * gradients.size * gradients.shape[1]
+        return solve(self.matrix, gradients)
 
     def self_products(self, r: Float[np.ndarray, "n m"]) -> Float[np.ndarray, " n"]:
         """g_i' (nH)^-1 g_i, by one triangular solve: cheaper than `leverage` where examples are few."""
         size, found = self.data.m * self.data.q, np.empty(self.data.n)
-        for rows, x in self.chunks():
-            residual = torch.from_numpy(r[rows]).to(self.dtype)
-            parts = []
-            for part, own in zip(x.split(1024), residual.split(1024), strict=True):
-                columns = (own.mT[:, None, :] * part.mT[None]).reshape(size, len(part))
-                solve_lower(self.matrix, columns)
-                parts.append((columns * columns).sum(0))
-            found[rows] = torch.cat(parts).double().numpy()
+        for rows, x in self.data.chunks(self.dtype, size):
+            z = solve_lower(self.matrix, class_products(r[rows], x))
+            found[rows] = np.einsum("ip,ip->i", z, z)
         self.flops += self.data.n * float(size) ** 2
         return found
 
     def leverage(self) -> Float[np.ndarray, "n m m"]:
-        """M_i of every example. With several classes the factor is inverted in place, and cannot solve any more."""
-        data, m, q = self.data, self.data.m, self.data.q
-        found = np.empty((data.n, m, m))
-        self.flops += data.n * q**2 * m * (m + 1) / 2
-        if m == 1:
+        """M_i of every example. The factor is inverted in place, and cannot solve any more."""
+        data = self.data
+        found = np.empty((data.n, data.m, data.m))
+        self.flops += data.n * data.q**2 * data.m * (data.m + 1) / 2
+        if data.m == 1:
+            self.flops += data.q**3 / 3
+            inverse = invert_lower(self.matrix)
             for rows, x in self.chunks():
-                parts = [solve_lower(self.matrix, part.mT.contiguous()) for part in x.split(1024)]
-                found[rows, 0, 0] = torch.cat([(z * z).sum(0) for z in parts]).double().numpy()
-            return found
-        inverse, self.matrix = inverse_from_factor(self.matrix), torch.empty(0, 0)
-        self.flops += 2 * (m * q) ** 3 / 3
-        pairs = [(a, b) for a in range(m) for b in range(a + 1)]
-        blocks = [inverse[a * q : (a + 1) * q, b * q : (b + 1) * q] for a, b in pairs]
-        blocks = [k.tril() + k.tril(-1).mT if a == b else k for k, (a, b) in zip(blocks, pairs, strict=True)]
-        apply = Quadratics(blocks)
-        first, second = np.array(pairs).T
-        for rows, x in self.chunks():
-            found[rows, first, second] = found[rows, second, first] = apply(x).numpy()
+                z = times_lower(inverse, x, overwrite=True)
+                found[rows, 0, 0] = np.einsum("iq,iq->i", z, z)
+        else:
+            self.flops += 2 * (data.m * data.q) ** 3 / 3
+            inverse = inverse_from_factor(self.matrix)
+            forms = [quadratic(self._block(inverse, a, b), symmetric=a == b) for a, b in self._pairs]
+            for rows, x in self.chunks():
+                for (a, b), form in zip(self._pairs, forms, strict=True):
+                    found[rows, a, b] = found[rows, b, a] = np.einsum("iq,iq->i", times_lower(form, x), x)
+        self.matrix = np.empty((0, 0), self.dtype)
         return found
+
+
+def class_products(r: Float[np.ndarray, "k m"], x: Float[np.ndarray, "k q"]) -> Float[np.ndarray, "k P"]:
+    """r_i (x) a_i of each row, in the precision of x: its gradient by the m q unknowns."""
+    products: np.ndarray = r.astype(x.dtype)[:, :, None] * x[:, None, :]
+    return products.reshape(len(x), -1)
 
 
 def dual_leverage(data: HeadData, damping: float) -> tuple[Float[np.ndarray, "n m m"], float]:
@@ -230,33 +255,30 @@ def dual_leverage(data: HeadData, damping: float) -> tuple[Float[np.ndarray, "n 
     if not damping > 0:
         raise DataError(f"damping={damping:g} with fewer examples than unknowns: above 0 is wanted")
     n, m, mu = data.n, data.m, data.total * damping
-    a = torch.from_numpy(augmented(data.features, data.bias, np.float64))
-    kernel = a @ a.mT
+    a = augmented(data.features, data.bias, np.float64)
+    kernel = a @ a.T
     frame = class_frame(m + 1)
-    p = torch.from_numpy(data.p)
-    spread = frame.mT @ (torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)) @ frame
-    spread = spread * torch.from_numpy(data.w).view(-1, 1, 1)
-    values, vectors = torch.linalg.eigh(spread)
-    root = vectors * values.clamp_min(0).sqrt().unsqueeze(1)  # (n, m, m), spread = root root'
-    flat = root.mT.reshape(n * m, m)  # row (i, s): column s of example i's root
-    wide = kernel.repeat_interleave(m, 0)  # (n m, n)
-    system = (flat @ flat.mT) * wide.repeat_interleave(m, 1)
-    system.diagonal().add_(mu)
-    factor = torch.linalg.cholesky(system)
-    right = (wide.unsqueeze(2) * flat.unsqueeze(1)).reshape(n * m, n * m)
-    z = torch.linalg.solve_triangular(factor, right, upper=False).view(n * m, n, m)
-    seen = torch.einsum("ria,rib->iab", z, z)
-    own = kernel.diagonal().view(-1, 1, 1) * torch.eye(m, dtype=torch.float64)
+    spread = frame.T @ (data.p[:, :, None] * (np.eye(m + 1) - data.p[:, None, :])) @ frame
+    values, vectors = np.linalg.eigh(spread * data.w[:, None, None])
+    root = vectors * np.sqrt(values.clip(0))[:, None, :]  # (n, m, m), spread = root root'
+    flat = root.transpose(0, 2, 1).reshape(n * m, m)  # row (i, s): column s of example i's root
+    wide = kernel.repeat(m, 1)  # (n, n m)
+    system = (flat @ flat.T) * wide.repeat(m, 0)
+    system[np.diag_indices(n * m)] += mu
+    factor, _ = cholesky(system.T)  # by columns; it is symmetric
+    right = (wide[:, None, :] * flat.T[None]).reshape(n * m, n * m)
+    z = solve_lower(factor, right).reshape(n, m, n * m)
+    seen = z @ z.transpose(0, 2, 1)
+    own = kernel.diagonal()[:, None, None] * np.eye(m)
     turned = frame[1:] - frame[:1]  # from the frame to differences to class 0
-    found = turned @ ((own - seen) / mu) @ turned.mT
-    return found.numpy(), float(n**2 * data.q + (n * m) ** 3 / 3 + (n * m) ** 3)
+    found: np.ndarray = turned @ ((own - seen) / mu) @ turned.T
+    return found, float(n**2 * data.q + (n * m) ** 3 / 3 + (n * m) ** 3)
 
 
-def class_frame(n_classes: int) -> Float[Tensor, "C m"]:
+def class_frame(n_classes: int) -> Float[np.ndarray, "C m"]:
     """Orthonormal columns orthogonal to the vector of ones, (C, C - 1)."""
-    ones = torch.ones(n_classes, 1, dtype=torch.float64)
-    full = torch.cat([ones, torch.eye(n_classes, dtype=torch.float64)[:, 1:]], 1)
-    frame: Tensor = torch.linalg.qr(full).Q[:, 1:]
+    full = np.concatenate([np.ones((n_classes, 1)), np.eye(n_classes)[:, 1:]], 1)
+    frame: np.ndarray = np.linalg.qr(full)[0][:, 1:]
     return frame
 
 
@@ -264,7 +286,7 @@ def primal_flops(data: HeadData) -> float:
     """Operations of `Factor` and its `leverage`."""
     n, m, q = data.n, data.m, data.q
     size = float(m * q)
-    inverse = 0.0 if m == 1 else 2 * size**3 / 3
+    inverse = size**3 / 3 if m == 1 else 2 * size**3 / 3
     return float(n * q**2 * m * (m + 1)) + size**3 / 3 + inverse
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unrote.errors import DataError, OptionError
 from unrote.memorization.head_solver import factorise
-from unrote.memorization.hessian import Factor, augmented, residuals
+from unrote.memorization.hessian import Factor, augmented, class_products, residuals
 from unrote.memorization.reading import Head, read_head, softmax
 from unrote.memorization.self_influence import prepared
 
@@ -58,7 +58,7 @@ def influence_matrix(
     train, test, factor = _opened(
         model, X, y, X_test, y_test, damping=damping, head=head, weight=weight, dtype=dtype
     )
-    shape, kind = (len(train.y), len(test.y)), np.dtype(factor.name)
+    shape, kind = (len(train.y), len(test.y)), factor.dtype
     if path is None:
         matrix: np.ndarray = np.empty(shape, kind)
     else:
@@ -151,16 +151,13 @@ def _blocks(train: Head, test: Head, factor: Factor, block: int) -> Iterator[tup
     if block < 1:
         raise OptionError(f"block={block}: at least 1 test example at once is wanted")
     data = factor.data
-    r = torch.from_numpy(residuals(data.p, train.y)[:, 1:]).to(factor.dtype)
+    r = torch.from_numpy(residuals(data.p, train.y)[:, 1:].astype(factor.dtype))
     r_test = residuals(softmax(test.logits), test.y)[:, 1:]
-    kind = np.dtype(factor.name)
     for start in range(0, len(test.y), block):
         columns = slice(start, min(start + block, len(test.y)))
-        a = torch.from_numpy(augmented(test.features[columns], data.bias, kind))
-        own = torch.from_numpy(r_test[columns]).to(factor.dtype)
-        gradients = (own.mT[:, None, :] * a.mT[None]).reshape(data.m * data.q, -1)
-        solved = (data.total * factor.solve(gradients)).view(data.m, data.q, -1)
-        wide = solved.transpose(0, 1).reshape(data.q, -1)  # (q, m t)
+        own = class_products(r_test[columns], augmented(test.features[columns], data.bias, factor.dtype))
+        solved = torch.from_numpy(data.total * factor.solve(own)).view(len(own), data.m, data.q)
+        wide = solved.permute(2, 1, 0).reshape(data.q, -1)  # (q, m t)
         for rows, x in factor.chunks():
-            product = (x @ wide).view(len(x), data.m, -1)
+            product = (torch.from_numpy(x) @ wide).view(len(x), data.m, -1)
             yield columns, rows, torch.einsum("im,imt->it", r[rows], product).numpy()

@@ -91,12 +91,13 @@ def read_head(model: Any, X: Any, y: Any, *, head: str | None = None) -> Head:
     if hasattr(model, "coef_") or hasattr(model, "steps"):
         return _of_scikit_learn(model, X, y)
     stack = as_stack(model, head=head)
-    features = stack.predict_features(X)[0].numpy()
-    weight, bias = (value.double().cpu().numpy() for value in stack.head())
-    logits = features.astype(np.float64) @ weight.T + bias
+    features = stack.predict_features(X)[0]
+    weight, bias = (value.double().cpu() for value in stack.head())
+    logits = (features @ weight.to(features.dtype).mT).double() + bias
     targets = labels(y, len(features), stack.n_classes)
     has_bias = stack.live_head()[1] is not None
-    return _finite(Head(features, logits, targets, weight, bias if has_bias else None))
+    offset = bias.numpy() if has_bias else None
+    return _finite(Head(features.numpy(), logits.numpy(), targets, weight.numpy(), offset))
 
 
 def _finite(head: Head) -> Head:

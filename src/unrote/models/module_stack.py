@@ -225,6 +225,11 @@ class ModuleStack(Stack):
         head = set(self._head(module).parameters())
         return any(p.requires_grad and p not in head for p in module.parameters())
 
+    @property
+    def takes_features(self) -> bool:
+        """See `Stack.takes_features`."""
+        return all(type(module) is nn.Linear for module in self.members)
+
     def live_head(self, member: int = 0) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"] | None]:
         """See `Stack.live_head`.
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unrote.data.inputs import Example, as_inputs, map_tensors
+from unrote.data.inputs import ArrayInputs, Example, as_inputs, map_tensors
 from unrote.errors import OptionError
 from unrote.models.optimizers import Optimizer, stacked_optimizer
 
@@ -65,6 +65,11 @@ class Stack(nn.Module, ABC):
     def learns_features(self) -> bool:
         """Whether what the last linear layer takes is learned; to a linear head it is the example itself."""
         return True
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the models are heads alone, whose features are the examples."""
+        return False
 
     @abstractmethod
     def forward(
@@ -157,7 +162,12 @@ class Stack(nn.Module, ABC):
 
     @torch.no_grad()
     def predict_features(self, x: Example, *, batch_size: int | None = None) -> Float[Tensor, "S n F"]:
-        """Features for every example, in evaluation mode, on the CPU; see `predict`."""
+        """Features for every example, in evaluation mode, on the CPU, not to be written to; see `predict`."""
+        inputs = as_inputs(x)
+        held = inputs.tensor if self.takes_features and isinstance(inputs, ArrayInputs) else None
+        if held is not None:
+            features = held.flatten(1).to("cpu", next(self.parameters()).dtype)
+            return features.expand(self.n_members, *features.shape)
         return self._in_evaluation_mode(
             x, lambda rows, batch: self.features_and_logits(batch)[0].cpu(), batch_size
         )

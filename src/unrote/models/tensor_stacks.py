@@ -160,6 +160,11 @@ class StackedLinear(TensorStack):
         """See `Stack.learns_features`."""
         return False
 
+    @property
+    def takes_features(self) -> bool:
+        """See `Stack.takes_features`."""
+        return True
+
     def features_and_logits(
         self, x: Tensor, *, per_member: bool = False
     ) -> tuple[Float[Tensor, "S B F"], Float[Tensor, "S B C"]]:
