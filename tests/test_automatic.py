@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from toys import clusters, planted_task
 
 from unrote import agreement as agreement_module
-from unrote.agreement import Agreement, agreement, measure_agreement
+from unrote.agreement import Agreement, agreement, closest, measure_agreement
 from unrote.automatic import (
     ERM,
     Chosen,
@@ -29,6 +29,7 @@ from unrote.errors import OptionError
 from unrote.figures.two_shortcuts import two_shortcuts
 from unrote.heldout.kfold import stratified_folds
 from unrote.methods import METHODS, Fitted, Session
+from unrote.methods.shortcut_search import NextRule, next_rule
 from unrote.models import Stack, StackedLinear
 from unrote.seeding import derive_seed
 from unrote.shift import joint_shift
@@ -57,6 +58,16 @@ class TestAgreement:
         found = agreement((y == 1).repeat(3, 1), y)
         assert found == Agreement(0, 0)
         assert not found.easy_rule
+
+    def test_the_closest_two_are_found(self) -> None:
+        y = torch.arange(60) % 2
+        mistakes = torch.stack([torch.arange(60) % k == 0 for k in (3, 4, 5, 6)])
+        mistakes[3, :] = mistakes[1]
+        mistakes[3, 7] = True
+        found, first = closest(mistakes, y)
+        assert first == 1
+        assert found == agreement(mistakes[[1, 3]], y)
+        assert found.differ == pytest.approx(1 / 60)
 
     def test_needs_two_pairs(self) -> None:
         with pytest.raises(OptionError, match="at least two pairs"):
@@ -224,6 +235,36 @@ def mat(task: Any, recipe: Recipe, seed: int = 0, method: str = "mat", **setting
     return METHODS[method](**settings).fit(
         Session(task.for_regime("none"), lambda s: StackedLinear(d, 2, s), recipe, seed)
     )
+
+
+class TestNextRule:
+    """In the setup with two spurious features, of which a speaks louder than b."""
+
+    TASK = two_shortcuts(1000, 300, seed=1)
+    RECIPE = Recipe("sgd", 1e-2, momentum=0.9, batch_size=None, steps=60)
+
+    def find(self, *rules: Tensor) -> NextRule:
+        session = Session(
+            self.TASK.for_regime("none"), lambda s: StackedLinear(303, 2, s), self.RECIPE, seed=0
+        )
+        return next_rule(session, [logits_for(rule) for rule in rules], 0.1)
+
+    def test_is_what_the_known_one_does_not_say(self) -> None:
+        a, b = self.TASK.train.attribute // 2, self.TASK.train.attribute % 2
+        for known, behind in ((a, b), (b, a)):
+            found = self.find(known)
+            assert found.clear
+            assert torch.equal(found.logits.argmax(1), behind)
+            assert found.exceptions == pytest.approx(float((behind != self.TASK.train.y).double().mean()))
+
+    def test_is_not_clear_where_all_find_a_known_one_again(self) -> None:
+        a, b = self.TASK.train.attribute // 2, self.TASK.train.attribute % 2
+        assert not self.find(a, b).clear
+
+    def test_is_learned_from_a_part_of_many_examples(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agreement_module, "ROWS", 500)
+        a, b = self.TASK.train.attribute // 2, self.TASK.train.attribute % 2
+        assert torch.equal(self.find(a).logits.argmax(1), b)
 
 
 class TestMAT:

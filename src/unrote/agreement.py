@@ -5,16 +5,18 @@ share of examples on which two pairs differ. The boundary of a problem that is m
 """
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrote.checkpoint import Checkpoints
 from unrote.data.inputs import as_inputs
 from unrote.errors import OptionError
-from unrote.heldout import xrm
+from unrote.heldout import XRMResult, xrm
 from unrote.heldout.kfold import stratified_folds
 from unrote.models import StackBuilder
 from unrote.seeding import derive_seed
@@ -64,35 +66,57 @@ def agreement(mistakes: Bool[Tensor, "K n"], y: Int[Tensor, " n"]) -> Agreement:
     """
     if len(mistakes) < 2:
         raise OptionError("agreement of one pair of twins: at least two pairs are wanted")
-    m = mistakes.double()
-    found, by_chance = [], []
-    for i in range(len(m)):
-        for j in range(i):
-            found.append(float((m[i] == m[j]).double().mean()))
-            chance = 0.0
-            for label in y.unique():
-                rows = y == label
-                p, q = float(m[i, rows].mean()), float(m[j, rows].mean())
-                chance += float(rows.double().mean()) * (p * q + (1 - p) * (1 - q))
-            by_chance.append(chance)
-    observed, expected = float(np.mean(found)), float(np.mean(by_chance))
+    found = [_of_two(mistakes[i], mistakes[j], y) for i, j in combinations(range(len(mistakes)), 2)]
+    observed, expected = (float(np.mean(values)) for values in zip(*found, strict=True))
     kappa = 0.0 if 1 - expected < 1e-9 else (observed - expected) / (1 - expected)
     return Agreement(kappa, 1 - observed)
 
 
+def _of_two(
+    first: Bool[Tensor, " n"], second: Bool[Tensor, " n"], y: Int[Tensor, " n"]
+) -> tuple[float, float]:
+    """The share of examples on which two pairs agree, and the share on which they would by chance."""
+    by_chance = 0.0
+    for label in y.unique():
+        rows = y == label
+        p, q = float(first[rows].double().mean()), float(second[rows].double().mean())
+        by_chance += float(rows.double().mean()) * (p * q + (1 - p) * (1 - q))
+    return float((first == second).double().mean()), by_chance
+
+
+def closest(mistakes: Bool[Tensor, "K n"], y: Int[Tensor, " n"]) -> tuple[Agreement, int]:
+    """Agreement of the two pairs of twins that agree best, and the first of them; see `agreement`."""
+    found = {(i, j): agreement(mistakes[[i, j]], y) for i, j in combinations(range(len(mistakes)), 2)}
+    best = min(found, key=lambda pair: found[pair].differ)
+    return found[best], best[0]
+
+
 def measure_agreement(
+    x: Any, y: Int[Tensor, " n"], build: StackBuilder, recipe: Recipe, n_classes: int, **options: Any
+) -> tuple[Agreement, float]:
+    """Agreement of `PAIRS` pairs of twins on at most `ROWS` examples, and the share of exceptions.
+
+    The arguments are those of `twin_pairs`.
+    """
+    twins, _ = twin_pairs(x, y, build, recipe, n_classes, **options)
+    wrong = twins.logits.argmax(-1) != twins.y
+    return agreement(wrong, twins.y), float(wrong.double().mean())
+
+
+def twin_pairs(
     x: Any,
     y: Int[Tensor, " n"],
     build: StackBuilder,
     recipe: Recipe,
     n_classes: int,
     *,
+    pairs: int = PAIRS,
     seed: int = 0,
     weight: Float[Tensor, " n"] | None = None,
     checkpoints: Checkpoints | None = None,
     progress: str | None = None,
-) -> tuple[Agreement, float]:
-    """Agreement of `PAIRS` pairs of twins on at most `ROWS` examples, and the share of exceptions.
+) -> tuple[XRMResult, Int[Tensor, " m"]]:
+    """Pairs of twins on at most `ROWS` examples, and which examples these are.
 
     Args:
         x: n training examples, whatever holds them.
@@ -100,12 +124,13 @@ def measure_agreement(
         build: makes the stack of twins.
         recipe: how twins are trained; on a part of the examples for at least 500 steps.
         n_classes: C.
+        pairs: how many.
         seed: of everything random.
         weight: (n,) of each example's loss for the twin that trains on it; None weighs all the same.
         checkpoints: where to save and resume.
         progress: text of the progress bar; None shows none.
     """
-    inputs = as_inputs(x)
+    inputs, rows = as_inputs(x), torch.arange(len(y))
     if len(y) > ROWS:
         # the same share of each class
         keep = stratified_folds(y, -(-len(y) // ROWS), derive_seed(seed, "agreement")) == 0
@@ -114,17 +139,15 @@ def measure_agreement(
         weight = None if weight is None else weight[rows]
         steps = recipe.total_steps(-(-len(y) // (recipe.batch_size or len(y))))
         recipe = replace(recipe, epochs=None, steps=max(steps, _FEWEST_STEPS))
-    seeds = [derive_seed(seed, "agreement", pair) for pair in range(PAIRS)]
     twins = xrm(
         inputs,
         y,
         build,
         recipe,
         n_classes=n_classes,
-        seeds=seeds,
+        seeds=[derive_seed(seed, "agreement", pair) for pair in range(pairs)],
         weight=weight,
         checkpoints=checkpoints,
         progress=progress,
     )
-    wrong = twins.logits.argmax(-1) != y
-    return agreement(wrong, y), float(wrong.double().mean())
+    return twins, rows

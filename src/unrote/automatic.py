@@ -12,7 +12,7 @@
     verdict     a shortcut if the twins agree and both tests reject: otherwise plain ERM is trained
     choice      the setting whose worse half (exceptions, rest) is got right most
     behind it   the same again on examples weighted so that the rule says nothing of the class, where twins learn
-                the next easiest; found to be a shortcut too, the shift is of what both rules say together
+                the next easiest (unrote.methods.shortcut_search); the shift is of what all rules say together
 
 Agreement alone cannot tell a shortcut from wrong labels, on which twins agree too; whether exceptions can be
 learned alone cannot tell it from a problem in which the twins merely learn badly. Both are wanted.
@@ -38,6 +38,9 @@ from unrote.training import Recipe, Supervised, train
 
 LEVEL = 0.05
 """A verdict of "shortcut" needs a p-value below this."""
+
+LEVEL_BEHIND = 0.1
+"""Behind a shortcut that was found, another needs less: what the pairs of twins agree on is known not to be noise."""
 
 FOLDS = 2
 
@@ -68,7 +71,9 @@ class Evidence:
         gain_error: its standard error.
         excess: area under the curve by which MAT tells exceptions, less that of the twins' own doubt.
         excess_error: its standard error.
-        p_value: the larger of the two one-sided p-values of no gain and no excess; 1 where not measured.
+        p_value: the larger of the two one-sided p-values of no gain and no excess, behind a shortcut that of no gain;
+            1 where not measured.
+        level: what the p-value has to be below.
     """
 
     agreement: Agreement
@@ -78,11 +83,12 @@ class Evidence:
     excess: float | None = None
     excess_error: float | None = None
     p_value: float = 1.0
+    level: float = LEVEL
 
     @property
     def shortcut(self) -> bool:
         """Whether there is one, by this evidence."""
-        return self.agreement.easy_rule and self.p_value < LEVEL
+        return self.agreement.easy_rule and self.p_value < self.level
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
@@ -196,6 +202,8 @@ def weigh(
     y: Int[Tensor, " n"],
     agreed: Agreement,
     tried: Sequence[Setting],
+    *,
+    behind: bool = False,
 ) -> Evidence:
     """Whether exceptions can be got right by something that the twins do not know, at a fair price.
 
@@ -205,6 +213,7 @@ def weigh(
         y: (n,) labels.
         agreed: see `measure_agreement`.
         tried: the M settings.
+        behind: whether the rules before the last are known to be shortcuts.
     """
     from scipy.stats import norm
 
@@ -222,7 +231,8 @@ def weigh(
     doubts = [_log_odds_against(z, said) for z in (cross_fitted[family[-1]], rules[-1])]
     excess, excess_error = delong(exceptions, *doubts)
     p_excess = float(norm.sf(excess / max(excess_error, 1e-12)))
-    return Evidence(agreed, share, gain, gain_error, excess, excess_error, max(p_gain, p_excess))
+    p, level = (p_gain, LEVEL_BEHIND) if behind else (max(p_gain, p_excess), LEVEL)
+    return Evidence(agreed, share, gain, gain_error, excess, excess_error, p, level)
 
 
 def choose(

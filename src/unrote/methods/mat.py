@@ -22,7 +22,7 @@ from unrote.errors import OptionError
 from unrote.methods.base import SupervisionMethod, register
 from unrote.methods.search import Choice, hyper
 from unrote.methods.session import HeldOutSource, Session
-from unrote.methods.shortcut_search import TEMPERATURES, look_for_shortcuts, next_rule, rule_weight
+from unrote.methods.shortcut_search import TEMPERATURES, look_for_shortcuts, next_rule
 from unrote.shift import check_temperatures, joint_shift
 from unrote.supervision import Supervision
 
@@ -81,8 +81,8 @@ class MAT(SupervisionMethod):
             temperature, strength = chosen.temperature, chosen.strength
             session.artefacts["automatic"] = chosen
         else:
-            for k in range(1, self.shortcuts or 1):
-                rules.append(next_rule(session, rule_weight(session, rules, temperature), k))
+            for _ in range(1, self.shortcuts or 1):
+                rules.append(next_rule(session, rules, temperature).logits)
         shift = strength * joint_shift(rules, session.y, temperature, weight=session.sample_weight)
         session.artefacts |= {"held_out": held_out, "shift": shift}
         if len(rules) > 1:

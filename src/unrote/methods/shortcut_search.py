@@ -7,17 +7,20 @@
             rules += [held-out logits of twins trained so]      who learn the next easiest rule
     shift = log p(y | what all rules that were found say)
 
-Behind the last shortcut there is what holds, which is hard to learn (the twins do not agree) or right (it has no
-exceptions that something else would explain). A rule that is found twice changes nothing.
+Behind a shortcut, what holds may be as easy to learn as the next shortcut, and each pair of twins settles for the one
+or the other. So several pairs are trained there, and longer, as their flipped labels then make them purer; two that
+end with the same exceptions have found a rule, since no two halves of the examples draw a hard boundary alike.
+Behind the last shortcut no two agree, but on a rule that is known.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unrote.agreement import Agreement, measure_agreement
+from unrote.agreement import Agreement, agreement, closest, measure_agreement, twin_pairs
 from unrote.automatic import (
     ERM,
     Chosen,
@@ -30,13 +33,18 @@ from unrote.automatic import (
     weigh,
 )
 from unrote.checkpoint import content_hash
-from unrote.heldout import xrm
 from unrote.methods.session import Session
 from unrote.seeding import derive_seed
 from unrote.shift import balancing_weight, joint_shift
 
 TEMPERATURES = (0.1, 2.0)
 """Of the calibration, to choose from."""
+
+BEHIND_HEADS, BEHIND_NETWORKS = (5, 4), (3, 2)
+"""Pairs of twins behind a shortcut, and how many times as long they are trained as those that look for the first."""
+
+CLOSE = 0.01
+"""Of these the two that agree best differ on at most this share of the examples, if they have found a rule."""
 
 
 def look_for_shortcuts(
@@ -62,13 +70,16 @@ def look_for_shortcuts(
     tried = settings(temperatures, (strength / 2, strength))
     rules, found, evidence, chosen = [rule], [rule], [], Chosen(*ERM, Evidence(Agreement(0.0, 1.0), 0.0))
     for k in range(most):
-        weight = rule_weight(session, rules, temperatures[0]) if k else None
-        agreed, exceptions = _agreement(session, weight, k)
-        if not agreed.easy_rule:
+        if k == 0:
+            agreed, exceptions = _agreement(session)
+            clear = agreed.easy_rule
+        else:
+            another = next_rule(session, rules, temperatures[0])
+            agreed, exceptions, clear = another.agreement, another.exceptions, another.clear
+            rules = [*rules, another.logits]
+        if not clear:
             evidence.append(Evidence(agreed, exceptions))
             break
-        if weight is not None:
-            rules = [*rules, next_rule(session, weight, k)]
         known = found if chosen.shortcuts else []
         # against several, full strength alone: what half leaves of each adds up, and few examples break all
         others = [one for one in tried[1:] if k == 0 or one[1] == strength]
@@ -81,39 +92,74 @@ def look_for_shortcuts(
     return found, replace(chosen, evidence=evidence[0], behind=tuple(evidence[1:]))
 
 
-def rule_weight(
-    session: Session, rules: Sequence[Float[Tensor, "n C"]], temperature: float
-) -> Float[Tensor, " n"]:
-    """The weight of each example under which what the rules say tells nothing of the class."""
-    shift = joint_shift(rules, session.y, temperature, weight=session.sample_weight)
-    weight = balancing_weight(shift, session.y)
-    return weight if session.sample_weight is None else weight * session.sample_weight
+@dataclass(frozen=True)
+class NextRule:
+    """What pairs of twins learn when the rules before say nothing of the class.
+
+    Args:
+        logits: (n, C) held out, of one of the two pairs that agree best, among those that did not find a rule again
+            which was known.
+        agreement: of the two; none where there are no two.
+        exceptions: share of the examples that the pair gets wrong.
+    """
+
+    logits: Float[Tensor, "n C"]
+    agreement: Agreement
+    exceptions: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether two pairs have found the same rule."""
+        return self.agreement.easy_rule and self.agreement.differ <= CLOSE
 
 
-def next_rule(session: Session, weight: Float[Tensor, " n"], k: int) -> Float[Tensor, "n C"]:
-    """Held-out logits of twins trained under a weight: what is easiest to learn then.
+def next_rule(session: Session, rules: Sequence[Float[Tensor, "n C"]], temperature: float) -> NextRule:
+    """What is easiest to learn under weights by which what the rules say tells nothing of the class.
 
     Args:
         session: the examples, and how to train.
-        weight: (n,) of each example.
-        k: how many rules are known.
+        rules: (n, C) held-out logits each.
+        temperature: of their calibration.
     """
-    recipe = session.twin_recipe
-    twins = xrm(
+    k, y = len(rules), session.y
+    weight = balancing_weight(joint_shift(rules, y, temperature, weight=session.sample_weight), y)
+    if session.sample_weight is not None:
+        weight = weight * session.sample_weight
+    pairs, times = BEHIND_HEADS if session.build([0]).computes_all else BEHIND_NETWORKS
+    recipe = session.twin_recipe.lengthened(times)
+    twins, rows = twin_pairs(
         session.task.train.x,
-        session.y,
+        y,
         session.build,
         recipe,
-        n_classes=session.task.n_classes,
-        seeds=[derive_seed(session.seed, "rule", k)],
+        session.task.n_classes,
+        pairs=pairs,
+        seed=derive_seed(session.seed, "rule", k),
         weight=weight,
         checkpoints=session.checkpoints(f"rule-{k}", recipe, _identity(weight)),
-        progress=f"held-out: twins for rule {k + 1}" if session.progress else None,
+        progress="is there another shortcut" if session.progress else None,
     )
-    return twins.logits[0]
+    wrong = twins.logits.argmax(-1) != twins.y
+    before = [rule[rows].argmax(-1) != twins.y for rule in rules]
+    new = [
+        pair
+        for pair, own in enumerate(wrong)
+        if not any(agreement(torch.stack([one, own]), twins.y).easy_rule for one in before)
+    ]
+    agreed, best = Agreement(0.0, 1.0), (new or [0])[0]
+    if len(new) > 1:
+        agreed, first = closest(wrong[new], twins.y)
+        best = new[first]
+    logits = twins.logits[best]
+    if len(rows) < len(y):
+        # neither twin was trained on the others
+        logits = twins.stack.select([2 * best, 2 * best + 1]).predict(session.task.train.x).mean(0)
+        logits[rows] = twins.logits[best]
+    return NextRule(logits, agreed, float(wrong[best].double().mean()))
 
 
-def _agreement(session: Session, weight: Float[Tensor, " n"] | None, k: int) -> tuple[Agreement, float]:
+def _agreement(session: Session) -> tuple[Agreement, float]:
+    """Whether pairs of twins agree who the exceptions to the first rule are, and the share of these."""
     recipe = session.twin_recipe
     return measure_agreement(
         session.task.train.x,
@@ -121,12 +167,10 @@ def _agreement(session: Session, weight: Float[Tensor, " n"] | None, k: int) -> 
         session.build,
         recipe,
         session.task.n_classes,
-        seed=derive_seed(session.seed, "rule", k) if k else session.seed,
-        weight=session.sample_weight if weight is None else weight,
-        checkpoints=session.checkpoints(
-            f"agreement-{k}", recipe, {} if weight is None else _identity(weight)
-        ),
-        progress=f"is there {'another' if k else 'a'} shortcut" if session.progress else None,
+        seed=session.seed,
+        weight=session.sample_weight,
+        checkpoints=session.checkpoints("agreement", recipe, {}),
+        progress="is there a shortcut" if session.progress else None,
     )
 
 
@@ -158,4 +202,5 @@ def _choose(
         checkpoints=session.checkpoints(f"cross-fit-{k}", session.recipe, _identity(shifts)),
         progress="how strongly to train against it" if session.progress else None,
     )
-    return choose(rules, cross_fitted, y, weigh(rules, cross_fitted, y, agreed, tried), tried)
+    evidence = weigh(rules, cross_fitted, y, agreed, tried, behind=bool(known))
+    return choose(rules, cross_fitted, y, evidence, tried)

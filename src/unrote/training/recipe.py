@@ -75,6 +75,12 @@ class Recipe:
             return replace(self, steps=max(1, round(share * self.steps)))
         return replace(self, epochs=max(1, round(share * (self.epochs or 1))))
 
+    def lengthened(self, times: int) -> "Recipe":
+        """The recipe with a multiple of its length."""
+        if self.steps is not None:
+            return replace(self, steps=times * self.steps)
+        return replace(self, epochs=times * (self.epochs or 1))
+
     def per_member(self, name: Literal["learning_rate", "weight_decay"], n_members: int) -> list[float]:
         """A setting as one number per member.
 
