@@ -294,7 +294,8 @@ def policies(row: dict[str, Any]) -> dict[str, int]:
         "ERM": grid.index(ERM),
         "T 0.1": grid.index((0.1, 1.0)),
         "T 2": grid.index((2.0, 1.0)),
-        "auto": len(grid),
+        # where it trains ERM it is that very run (a member of a stack by itself may differ in the last bits)
+        "auto": len(grid) if row["chosen"][1] else grid.index(ERM),
         "validation groups": int(np.argmax(row["validation"][: len(grid)])),
         "oracle": int(np.argmax(worst[: len(grid)])),
     }
