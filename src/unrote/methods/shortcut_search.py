@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrote.agreement import Agreement, agreement, closest, measure_agreement, twin_pairs
@@ -121,31 +121,30 @@ def next_rule(session: Session, rules: Sequence[Float[Tensor, "n C"]], temperatu
         rules: (n, C) held-out logits each.
         temperature: of their calibration.
     """
-    k, y = len(rules), session.y
+    y = session.y
     weight = balancing_weight(joint_shift(rules, y, temperature, weight=session.sample_weight), y)
     if session.sample_weight is not None:
         weight = weight * session.sample_weight
-    pairs, times = BEHIND_HEADS if session.build([0]).computes_all else BEHIND_NETWORKS
-    recipe = session.twin_recipe.lengthened(times)
-    twins, rows = twin_pairs(
-        session.task.train.x,
-        y,
-        session.build,
-        recipe,
-        session.task.n_classes,
-        pairs=pairs,
-        seed=derive_seed(session.seed, "rule", k),
-        weight=weight,
-        checkpoints=session.checkpoints(f"rule-{k}", recipe, _identity(weight)),
-        progress="is there another shortcut" if session.progress else None,
-    )
-    wrong = twins.logits.argmax(-1) != twins.y
-    before = [rule[rows].argmax(-1) != twins.y for rule in rules]
-    new = [
-        pair
-        for pair, own in enumerate(wrong)
-        if not any(agreement(torch.stack([one, own]), twins.y).easy_rule for one in before)
-    ]
+    pairs, longest = BEHIND_HEADS if session.build([0]).computes_all else BEHIND_NETWORKS
+    for times in (1, longest):
+        recipe = session.twin_recipe.lengthened(times)
+        twins, rows = twin_pairs(
+            session.task.train.x,
+            y,
+            session.build,
+            recipe,
+            session.task.n_classes,
+            pairs=pairs,
+            seed=derive_seed(session.seed, "rule", len(rules)),
+            weight=weight,
+            checkpoints=session.checkpoints(f"rule-{len(rules)}-{times}", recipe, _identity(weight)),
+            progress="is there another shortcut" if session.progress else None,
+        )
+        wrong = twins.logits.argmax(-1) != twins.y
+        before = [rule[rows].argmax(-1) != twins.y for rule in rules]
+        new = [k for k, own in enumerate(wrong) if not any(_same(own, one, twins.y) for one in before)]
+        if len(new) < 2:
+            break  # what is known is what is easiest still, and to train for longer would not change that
     agreed, best = Agreement(0.0, 1.0), (new or [0])[0]
     if len(new) > 1:
         agreed, first = closest(wrong[new], twins.y)
@@ -156,6 +155,11 @@ def next_rule(session: Session, rules: Sequence[Float[Tensor, "n C"]], temperatu
         logits = twins.stack.select([2 * best, 2 * best + 1]).predict(session.task.train.x).mean(0)
         logits[rows] = twins.logits[best]
     return NextRule(logits, agreed, float(wrong[best].double().mean()))
+
+
+def _same(first: Bool[Tensor, " n"], second: Bool[Tensor, " n"], y: Int[Tensor, " n"]) -> bool:
+    """Whether two rules have the same exceptions."""
+    return agreement(torch.stack([first, second]), y).easy_rule
 
 
 def _agreement(session: Session) -> tuple[Agreement, float]:
