@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unrote.api import make_method
 from unrote.benchmark.runs import Run
-from unrote.data import ArrayInputs, Inputs, Split, Task
+from unrote.data import Inputs, Split, Task
 from unrote.errors import DivergedError
 from unrote.heldout import XRMResult, xrm
 from unrote.methods import Fitted, Method, Session, SupervisionMethod
@@ -230,13 +230,9 @@ class Looks:
             found["validation.inferred"] = self._all_inferred[member].sum(0).long().tolist()
         return found
 
-    @torch.no_grad()
     def __call__(self, stack: Stack) -> dict[str, Float[Tensor, " S"]]:
         """Counts by "subsets/index", a number per member; the training loop's `evaluate`."""
-        was_training = stack.training
-        stack.eval()
         right = {name: predict(stack, split.x) == split.y for name, split in self.splits.items()}
-        stack.train(was_training)
         return self._count(right, self._all_inferred)
 
     def of_classifier(self, fitted: Fitted, member: int) -> dict[str, float]:
@@ -259,13 +255,17 @@ class Looks:
         }
 
 
+@torch.no_grad()
 def predict(stack: Stack, x: Inputs) -> Int[Tensor, "S m"]:
-    """The class that each member predicts, on the CPU; examples in memory are read in place, not gathered."""
-    held = x.tensor if isinstance(x, ArrayInputs) else None
-    if held is None:
-        return stack.predict(x).argmax(-1)
-    parts = held.split(stack.predict_batch_size)
-    return torch.cat([_classes(stack.relative_logits(stack.place(part))).cpu() for part in parts], dim=1)
+    """The class that each member predicts, on the CPU, in evaluation mode."""
+    order = torch.arange(len(x)).split(stack.predict_batch_size)
+    was_training = stack.training
+    stack.eval()
+    try:
+        parts = (stack.relative_logits(stack.place(part)) for part in x.batches(order))
+        return torch.cat([_classes(logits).cpu() for logits in parts], dim=1)
+    finally:
+        stack.train(was_training)
 
 
 def _classes(logits: Float[Tensor, "S B C"]) -> Int[Tensor, "S B"]:
