@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
-_AT_ONCE = (
-    2**21
-)  # numbers in a chunk of rows: what is read and written several times should stay in the cache
+_AT_ONCE = 2**21
+"""Numbers in a chunk of rows, which is read and written several times and should stay in the cache."""
 
 
 def chunk_rows(q: int) -> int:

@@ -248,11 +248,16 @@ class Session:
         return result
 
     @cached_property
+    def heads(self) -> bool:
+        """Whether the models are heads on features, which train as one stack in little time."""
+        return self.build([0]).computes_all
+
+    @cached_property
     def twin_recipe(self) -> Recipe:
         """How twins are trained: `held_out_recipe`, or else as the final model is, networks half as long."""
         if self.held_out_recipe is not None:
             return self.held_out_recipe
-        return self.recipe if self.build([0]).computes_all else self.recipe.shortened(NETWORK_SHARE)
+        return self.recipe if self.heads else self.recipe.shortened(NETWORK_SHARE)
 
     def xrm(self) -> XRMResult:
         """XRM's twins on the training and validation examples; trained once per session."""

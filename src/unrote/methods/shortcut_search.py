@@ -125,7 +125,7 @@ def next_rule(session: Session, rules: Sequence[Float[Tensor, "n C"]], temperatu
     weight = balancing_weight(joint_shift(rules, y, temperature, weight=session.sample_weight), y)
     if session.sample_weight is not None:
         weight = weight * session.sample_weight
-    pairs, longest = BEHIND_HEADS if session.build([0]).computes_all else BEHIND_NETWORKS
+    pairs, longest = BEHIND_HEADS if session.heads else BEHIND_NETWORKS
     for times in (1, longest):
         recipe = session.twin_recipe.lengthened(times)
         twins, rows = twin_pairs(
