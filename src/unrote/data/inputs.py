@@ -5,6 +5,7 @@ The training loop asks for minibatches by index and never cares which of these i
 
 import copy
 import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,14 @@ def batch_length(x: Example) -> int:
     if isinstance(x, Mapping):
         return batch_length(next(iter(x.values())))
     return batch_length(x[0]) if isinstance(x, (tuple, list)) else int(x.shape[0])
+
+
+def _sum(values: Tensor) -> float:
+    """The sum, on this thread where it can be: torch's threads go on spinning afterwards, in the way of BLAS'."""
+    if values.device.type != "cpu":
+        return float(values.sum())
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(values.numpy().sum())
 
 
 class Inputs(ABC):
@@ -122,7 +131,7 @@ class ArrayInputs(Inputs):
         for start in range(0, self._n, _CHECK_ROWS):
             rows = self._tensor[start : start + _CHECK_ROWS]
             # one pass; only a sum that is not finite needs a closer look
-            if not bool(torch.isfinite(rows.sum())):
+            if not math.isfinite(_sum(rows)):
                 bad = (~torch.isfinite(rows.flatten(1)).all(1)).nonzero()
                 if len(bad):
                     return start + int(bad[0])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from unrote.errors import OptionError
 from unrote.memorization.hessian import Factor, HeadData, augmented, residuals
+from unrote.memorization.kernels import cross_products
 from unrote.memorization.reading import Head, softmax
 
 _MOST_NEWTON = 2500  # unknowns up to which a factorisation costs less than many gradients
@@ -102,10 +103,9 @@ def stationarity(head: Head, penalty: float, weight: np.ndarray | None = None) -
     r = residuals(softmax(head.logits), head.y)
     w = np.ones(len(r)) if weight is None else np.asarray(weight, np.float64)
     r = r * (w / w.sum())[:, None]
-    features = torch.from_numpy(np.asarray(head.features))
-    features = features if features.is_floating_point() and features.dtype.itemsize > 2 else features.float()
-    product = (torch.from_numpy(r).to(features.dtype).mT @ features).double().numpy()
-    slope = np.abs(product + penalty * head.weight).max()
+    features = np.asarray(head.features)
+    features = features.astype(np.result_type(features.dtype, np.float32), copy=False)
+    slope = np.abs(cross_products(r.astype(features.dtype), features) + penalty * head.weight).max()
     if head.bias is not None:
         offset = penalty * head.bias if head.bias_penalised else 0.0
         slope = max(slope, np.abs(r.sum(0) + offset).max())

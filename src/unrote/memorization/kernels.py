@@ -22,6 +22,18 @@ def add_gram(total: Float[np.ndarray, "q q"], x: Float[np.ndarray, "B q"], *, si
     get_blas_funcs("syrk", (total,))(float(sign), x.T, beta=1.0, c=total, lower=1, overwrite_c=1)
 
 
+def linear(x: Float[np.ndarray, "n q"], weight: Float[np.ndarray, "C q"]) -> Float[np.ndarray, "n C"]:
+    """W x_i of each row; both of one precision."""
+    product: np.ndarray = get_blas_funcs("gemm", (x, weight))(1.0, weight.T, x.T, trans_a=1)
+    return product.T
+
+
+def cross_products(r: Float[np.ndarray, "n C"], x: Float[np.ndarray, "n q"]) -> Float[np.ndarray, "C q"]:
+    """The sum of r_i x_i' over the rows; both of one precision."""
+    product: np.ndarray = get_blas_funcs("gemm", (x, r))(1.0, x.T, r.T, trans_b=1)
+    return product.T
+
+
 def cholesky(h: Float[np.ndarray, "P P"]) -> tuple[Float[np.ndarray, "P P"], bool]:
     """L with L L' = H from H's lower triangle, which it overwrites; False where H is not positive definite."""
     factor: np.ndarray

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unrote.errors import DataError, OptionError
 from unrote.memorization.hessian import HeadData
+from unrote.memorization.kernels import linear
 from unrote.models import ModuleStack, Stack
 
 
@@ -46,8 +46,10 @@ class Head:
 
 def softmax(logits: Float[np.ndarray, "*n C"]) -> Float[np.ndarray, "*n C"]:
     """Probabilities in double precision."""
-    result: np.ndarray = torch.from_numpy(np.asarray(logits, dtype=np.float64)).softmax(-1).numpy()
-    return result
+    below = np.asarray(logits, dtype=np.float64)
+    p: np.ndarray = np.exp(below - below.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    return p
 
 
 def own(values: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -91,13 +93,12 @@ def read_head(model: Any, X: Any, y: Any, *, head: str | None = None) -> Head:
     if hasattr(model, "coef_") or hasattr(model, "steps"):
         return _of_scikit_learn(model, X, y)
     stack = as_stack(model, head=head)
-    features = stack.predict_features(X)[0]
-    weight, bias = (value.double().cpu() for value in stack.head())
-    logits = (features @ weight.to(features.dtype).mT).double() + bias
+    features = stack.predict_features(X)[0].numpy()
+    weight, bias = (value.double().cpu().numpy() for value in stack.head())
+    logits = linear(features, weight.astype(features.dtype)).astype(np.float64) + bias
     targets = labels(y, len(features), stack.n_classes)
     has_bias = stack.live_head()[1] is not None
-    offset = bias.numpy() if has_bias else None
-    return _finite(Head(features.numpy(), logits.numpy(), targets, weight.numpy(), offset))
+    return _finite(Head(features, logits, targets, weight, bias if has_bias else None))
 
 
 def _finite(head: Head) -> Head:
