@@ -98,11 +98,15 @@ def _newton_step(
     return result
 
 
-def stationarity(head: Head, penalty: float, weight: np.ndarray | None = None) -> float:
-    """The largest slope of the penalised mean loss at the head's parameters; 0 at its minimum."""
-    r = residuals(softmax(head.logits), head.y)
-    w = np.ones(len(r)) if weight is None else np.asarray(weight, np.float64)
-    r = r * (w / w.sum())[:, None]
+def stationarity(head: Head, data: HeadData, penalty: float) -> float:
+    """The largest slope of the penalised mean loss at the head's parameters; 0 at its minimum.
+
+    Args:
+        head: its parameters.
+        data: its probabilities of the examples, and their weights.
+        penalty: lambda.
+    """
+    r = residuals(data.p, head.y) * (data.w / data.total)[:, None]
     features = np.asarray(head.features)
     features = features.astype(np.result_type(features.dtype, np.float32), copy=False)
     slope = np.abs(cross_products(r.astype(features.dtype), features) + penalty * head.weight).max()

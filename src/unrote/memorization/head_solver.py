@@ -131,6 +131,21 @@ class Removed:
     notes: tuple[str, ...]
 
 
+def leverages(data: HeadData, settled: Settled) -> tuple[Float[np.ndarray, "n m m"], float, tuple[str, ...]]:
+    """M_i of every example, the operations it took, and how it was done in words."""
+    if settled.dual:
+        return *dual_leverage(data, settled.damping), settled.notes
+    factor, settled = factorise(data, settled)
+    return factor.leverage(), factor.flops, settled.notes
+
+
+def influence_on_own(data: HeadData, y: np.ndarray, leverage: Float[np.ndarray, "n m m"]) -> np.ndarray:
+    """g'H^-1 g of every example, from M_i."""
+    r = residuals(data.p, y)[:, 1:]
+    found: np.ndarray = data.total * np.einsum("ia,iab,ib->i", r, leverage, r).clip(0)
+    return found
+
+
 def leave_out(data: HeadData, y: np.ndarray, settled: Settled) -> Removed:
     """Leave each example out.
 
@@ -139,19 +154,11 @@ def leave_out(data: HeadData, y: np.ndarray, settled: Settled) -> Removed:
         y: (n,) labels.
         settled: how.
     """
-    notes = settled.notes
-    if settled.dual:
-        leverage, flops = dual_leverage(data, settled.damping)
-    else:
-        factor, settled = factorise(data, settled)
-        leverage, notes = factor.leverage(), settled.notes
-        flops = factor.flops
-    r = residuals(data.p, y)[:, 1:]
-    own = data.total * np.einsum("ia,iab,ib->i", r, leverage, r).clip(0)
+    leverage, flops, notes = leverages(data, settled)
     change, cut = removal(leverage, data, y)
     if cut:
         notes = (
             *notes,
             f"{cut} examples hold some direction of the parameters alone: their leverage was cut",
         )
-    return Removed(change, own, flops, notes)
+    return Removed(change, influence_on_own(data, y, leverage), flops, notes)

@@ -13,7 +13,14 @@ import numpy as np
 
 from unrote.errors import OptionError
 from unrote.memorization.fitting import fit_softmax, stationarity
-from unrote.memorization.head_solver import Settled, factorise, leave_out, settle
+from unrote.memorization.head_solver import (
+    Settled,
+    factorise,
+    influence_on_own,
+    leave_out,
+    leverages,
+    settle,
+)
 from unrote.memorization.hessian import HeadData, residuals
 from unrote.memorization.penalty import best_penalty, scaled_penalties
 from unrote.memorization.reading import Head, own, read_head, softmax
@@ -61,7 +68,7 @@ def prepared(
         settled = settle(data, settled.damping, dtype, form=form)
         note = f"the head was fitted again with penalty {settled.damping:.3g}"
     else:
-        slope = stationarity(found, settled.damping, weight)
+        slope = stationarity(found, data, settled.damping)
         note = (
             f"largest slope {slope:.1e} of the penalised loss at the head (0 where it was trained to the end)"
         )
@@ -117,8 +124,8 @@ def self_influence(
         model, X, y, damping=damping, head=head, refit=refit, weight=weight, dtype=dtype
     )
     if settled.dual or data.m == 1:  # the leverage costs no more, and is the better conditioned of the two
-        removed = leave_out(data, found.y, settled)
-        values, flops, notes = removed.self_influence, removed.flops, removed.notes
+        leverage, flops, notes = leverages(data, settled)
+        values = influence_on_own(data, found.y, leverage)
     else:
         factor, settled = factorise(data, settled)
         r = residuals(data.p, found.y)[:, 1:]
