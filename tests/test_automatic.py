@@ -1,6 +1,8 @@
 """The choice made without group labels: its parts against independent computations, the whole on planted data."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +26,13 @@ from unrote.automatic import (
     shifts_of,
     weigh,
 )
-from unrote.data import load_task
+from unrote.data import Split, Task, load_task
 from unrote.errors import OptionError
 from unrote.figures.two_shortcuts import two_shortcuts
 from unrote.heldout.kfold import stratified_folds
 from unrote.methods import METHODS, Fitted, Session
-from unrote.methods.shortcut_search import NextRule, next_rule
-from unrote.models import Stack, StackedLinear
+from unrote.methods.shortcut_search import NextRule, first_shortcut, next_rule
+from unrote.models import Stack, StackedLinear, StackedMLP
 from unrote.seeding import derive_seed
 from unrote.shift import joint_shift
 from unrote.training import Recipe
@@ -184,6 +186,53 @@ class TestVerdict:
         assert not evidence.shortcut
         assert chosen.strength == 0
 
+    @staticmethod
+    def changed(
+        twins: Tensor, exceptions: Tensor, fixed: float, lost: float, random: torch.Generator
+    ) -> Tensor:
+        """Predictions that differ from the twins' on a share of the exceptions, and on a share of the rest."""
+        draw = torch.rand(len(twins), generator=random)
+        return torch.where(torch.where(exceptions, draw < fixed, draw < lost), 1 - twins, twins)
+
+    def weighed(self, exceptions: float, erm: tuple[float, float], mat: tuple[float, float]) -> Evidence:
+        """The evidence where ERM and MAT each get a share of the exceptions right and lose a share of the rest."""
+        random = torch.Generator().manual_seed(0)
+        y = torch.arange(self.N) % 2
+        odd = torch.rand(self.N, generator=random) < exceptions
+        twins = torch.where(odd, 1 - y, y)
+        said = [logits_for(self.changed(twins, odd, *one, random)) for one in (erm, mat)]
+        held_out = logits_for(twins) * (1 + torch.rand(self.N, 1, generator=random))
+        return weigh([held_out], torch.stack(said), y, AGREE, self.TRIED)
+
+    def test_exceptions_told_apart_beyond_doubt_at_the_price_of_as_many_others(self) -> None:
+        found = self.weighed(0.3, erm=(0.3, 0.05), mat=(0.6, 0.35))
+        assert found.gain == pytest.approx(0, abs=0.03)
+        assert found.excess_error is not None
+        assert found.excess is not None
+        assert found.excess / found.excess_error > 5
+        assert found.p_worse_side < 1e-6
+        assert found.shortcut
+
+    def test_the_worse_side_must_gain(self) -> None:
+        """As told apart as before, but ERM is good at them, and the rest pays for what they gain."""
+        found = self.weighed(0.3, erm=(0.85, 0.05), mat=(0.9, 0.3))
+        assert found.p_worse_side > 0.5
+        assert not found.shortcut
+        assert not found.open
+
+    def test_more_of_the_exceptions_and_nothing_known_leaves_it_open(self) -> None:
+        found = self.weighed(0.1, erm=(0.0, 0.0), mat=(0.4, 0.4))
+        assert found.p_worse_side < 0.001
+        assert found.open
+        assert not found.shortcut
+        assert not replace(found, agreement=Agreement(0.5, 0.1)).open
+
+    def test_a_rule_that_says_nothing_of_the_class(self) -> None:
+        found = self.weighed(0.5, erm=(0.5, 0.5), mat=(0.9, 0.1))
+        assert found.p_value < 1e-6
+        assert not found.says_something
+        assert not found.shortcut
+
     def test_twins_that_do_not_agree(self) -> None:
         evidence, chosen = self.evidence(fixed=0.8, lost=0.15, agreed=Agreement(0.95, 0.03))
         assert evidence.p_value < 0.01
@@ -235,6 +284,23 @@ def mat(task: Any, recipe: Recipe, seed: int = 0, method: str = "mat", **setting
     return METHODS[method](**settings).fit(
         Session(task.for_regime("none"), lambda s: StackedLinear(d, 2, s), recipe, seed)
     )
+
+
+def test_what_is_left_open_is_asked_again_with_more_of_the_examples(tmp_path: Path) -> None:
+    """Wrong labels of an easy problem: twins agree, and MAT gets more of them right by saying the opposite."""
+    x, y = clusters(400, seed=3, distance=4.0)
+    y = torch.where(torch.rand(400, generator=torch.Generator().manual_seed(0)) < 0.1, 1 - y, y)
+    session = Session(
+        Task("easy", Split(x, y)),
+        lambda seeds: StackedMLP(4, 2, seeds, hidden=32),
+        Recipe("adam", 1e-2, epochs=100, batch_size=100),
+        checkpoint_folder=tmp_path,
+    )
+    found = first_shortcut(session, session.held_out().logits, settings())
+    assert found.evidence.agreement.easy_rule
+    assert not found.evidence.shortcut
+    assert (tmp_path / "cross-fit-0-2").exists()
+    assert (tmp_path / "cross-fit-0-5").exists()
 
 
 class TestNextRule:

@@ -19,11 +19,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unrote.agreement import measure_agreement
-from unrote.automatic import Evidence, cross_fit, settings, shifts_of, weigh
+from unrote.automatic import Evidence, settings
 from unrote.errors import OptionError
 from unrote.memorization.compare import KINDS, noise_map
-from unrote.methods import Session
+from unrote.methods.shortcut_search import first_shortcut
 from unrote.table_runs import (
     Scores,
     confidence_in_label,
@@ -208,7 +207,7 @@ def audit_table(
     test_minority = inferred_minority(twins.stack, made, "test")
     predictions = erm.predict(test.x), mat.predict(test.x)
     erm_scores, mat_scores = (score(made, one, test_minority) for one in predictions)
-    evidence = _evidence(session, twins.logits[twins.best])
+    evidence = first_shortcut(session, twins.logits[twins.best], settings((0.1,))).evidence
     trained = erm.logits(made.task.train.x)
     degenerate = bool(twins.degenerate[twins.best])
     by_row = _by_row(made, trained, held_out, minority)
@@ -238,15 +237,6 @@ def audit_table(
         kinds=_shares(KINDS, kinds, minority),
         by_row=by_row,
     )
-
-
-def _evidence(session: Session, held_out: Float[Tensor, "n C"]) -> Evidence:
-    """What speaks for a shortcut, in the training rows."""
-    x, y, build, recipe, seed = session.task.train.x, session.y, session.build, session.recipe, session.seed
-    agreed, _ = measure_agreement(x, y, build, recipe, session.task.n_classes, seed=seed)
-    tried = settings((0.1,))
-    cross_fitted = cross_fit(x, y, build, recipe, shifts_of([held_out], y, tried), seed=seed)
-    return weigh([held_out], cross_fitted, y, agreed, tried)
 
 
 def judge(erm: Scores, mat: Scores, evidence: Evidence, *, degenerate: bool) -> Verdict:

@@ -9,6 +9,7 @@
                 gain    balanced accuracy of MAT less that of ERM: exceptions can be got right at a fair price
                 excess  how much better MAT tells the exceptions from the rest than the twins' own doubt does
                 (DeLong's test). Exceptions that are noise or merely hard have neither.
+                Where the excess is beyond doubt, it is enough that the worse side (exceptions, rest) gains.
     verdict     a shortcut if the twins agree and both tests reject: otherwise plain ERM is trained
     choice      the setting whose worse half (exceptions, rest) is got right most
     behind it   the same again on examples weighted so that the rule says nothing of the class, where twins learn
@@ -42,7 +43,14 @@ LEVEL = 0.05
 LEVEL_BEHIND = 0.1
 """Behind a shortcut that was found, another needs less: what the pairs of twins agree on is known not to be noise."""
 
-FOLDS = 2
+BEYOND_DOUBT = 10
+"""How many times surer one must be of the excess and the worse side's gain where the mean of both gains nothing."""
+
+FOLDS, MORE_FOLDS = 2, 5
+"""Of the examples for cross-fitting; more where half of few exceptions may have been too few to learn from."""
+
+GUESSING = 1e-3
+"""A rule is one if it is right more often than guessing, at this level; an attribute that says nothing is none."""
 
 _FEW = 5  # examples of a class on one side: below, its accuracy there is anybody's guess
 
@@ -71,9 +79,12 @@ class Evidence:
         gain_error: its standard error.
         excess: area under the curve by which MAT tells exceptions, less that of the twins' own doubt.
         excess_error: its standard error.
-        p_value: the larger of the two one-sided p-values of no gain and no excess, behind a shortcut that of no gain;
-            1 where not measured.
+        p_value: the larger of the two one-sided p-values of no gain and no excess, or, if that is less, BEYOND_DOUBT
+            times the larger of no gain of the worse side and no excess; behind a shortcut that of no gain; 1 where
+            not measured.
+        p_worse_side: that the worse side gains nothing; 1 where not measured.
         level: what the p-value has to be below.
+        says_something: whether the rule is right more often than guessing would be.
     """
 
     agreement: Agreement
@@ -83,12 +94,20 @@ class Evidence:
     excess: float | None = None
     excess_error: float | None = None
     p_value: float = 1.0
+    p_worse_side: float = 1.0
     level: float = LEVEL
+    says_something: bool = True
 
     @property
     def shortcut(self) -> bool:
         """Whether there is one, by this evidence."""
-        return self.agreement.easy_rule and self.p_value < self.level
+        return self.agreement.easy_rule and self.says_something and self.p_value < self.level
+
+    @property
+    def open(self) -> bool:
+        """Whether exceptions are got right oftener, which may still be no more than to trade many for few."""
+        easy = self.agreement.easy_rule and self.says_something
+        return easy and self.p_worse_side < self.level <= self.p_value
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
@@ -147,6 +166,7 @@ def cross_fit(
     recipe: Recipe,
     shifts: Float[Tensor, "M n C"],
     *,
+    folds: int = FOLDS,
     seed: int = 0,
     weight: Float[Tensor, " n"] | None = None,
     checkpoints: Checkpoints | None = None,
@@ -157,24 +177,25 @@ def cross_fit(
     Args:
         x: n training examples, whatever holds them.
         y: (n,) labels.
-        build: makes the stack of 2 M models.
+        build: makes the stack of folds x M models.
         recipe: how each is trained.
         shifts: (M, n, C), as `shifts_of` gives.
+        folds: of the examples; a model is trained on all but one.
         seed: of folds, models and minibatch order.
         weight: (n,) of each example's loss where it is trained on; None weighs all the same.
         checkpoints: where to save and resume.
         progress: text of the progress bar; None shows none.
     """
-    fold = stratified_folds(y, FOLDS, derive_seed(seed, "cross-fit"))
-    trained_on = (fold != torch.arange(FOLDS).unsqueeze(1)).repeat_interleave(len(shifts), 0)
-    supervision = Supervision(y, weight=trained_on.float(), shift=shifts.repeat(FOLDS, 1, 1))
+    fold = stratified_folds(y, folds, derive_seed(seed, "cross-fit"))
+    trained_on = (fold != torch.arange(folds).unsqueeze(1)).repeat_interleave(len(shifts), 0)
+    supervision = Supervision(y, weight=trained_on.float(), shift=shifts.repeat(folds, 1, 1))
     if weight is not None:
         supervision = supervision.weighted(weight)
     # the models of a fold begin alike, so that they differ by their shift alone
-    stack = build([derive_seed(seed, "cross-fit", f) for f in range(FOLDS) for _ in shifts])
+    stack = build([derive_seed(seed, "cross-fit", f) for f in range(folds) for _ in shifts])
     order = derive_seed(seed, "cross-fit", "order")
     train(stack, x, Supervised(supervision), recipe, seed=order, checkpoints=checkpoints, progress=progress)
-    logits = stack.predict(x, where=~trained_on).unflatten(0, (FOLDS, len(shifts)))
+    logits = stack.predict(x, where=~trained_on).unflatten(0, (folds, len(shifts)))
     own: Tensor = logits[fold, :, torch.arange(len(y))].transpose(0, 1)
     return own
 
@@ -219,9 +240,9 @@ def weigh(
 
     said, sides = rules[-1].argmax(-1), sides_of(rules, y).numpy()
     exceptions = (said != y).numpy()
-    share = float(exceptions.mean())
+    share, something = float(exceptions.mean()), _better_than_guessing(~exceptions, y.numpy())
     if min(exceptions.sum(), (~exceptions).sum()) < 2:
-        return Evidence(agreed, share)
+        return Evidence(agreed, share, says_something=something)
     right = (cross_fitted.argmax(-1) == y).double().numpy()
     # strengths of the first temperature: fixed beforehand, and counted for in the p-value
     family = [k for k, (t, _) in enumerate(tried) if k and t == tried[1][0]]
@@ -231,8 +252,12 @@ def weigh(
     doubts = [_log_odds_against(z, said) for z in (cross_fitted[family[-1]], rules[-1])]
     excess, excess_error = delong(exceptions, *doubts)
     p_excess = float(norm.sf(excess / max(excess_error, 1e-12)))
-    p, level = (p_gain, LEVEL_BEHIND) if behind else (max(p_gain, p_excess), LEVEL)
-    return Evidence(agreed, share, gain, gain_error, excess, excess_error, p, level)
+    p_side = min(_p_worse_side(right[k], right[0], exceptions, y.numpy()) for k in family)
+    p_side = min(1.0, len(family) * p_side)
+    p, level = min(max(p_gain, p_excess), BEYOND_DOUBT * max(p_side, p_excess)), LEVEL
+    if behind:
+        p, level = p_gain, LEVEL_BEHIND
+    return Evidence(agreed, share, gain, gain_error, excess, excess_error, p, p_side, level, something)
 
 
 def choose(
@@ -303,6 +328,44 @@ def _balanced_gain(
     if not means:
         return 0.0, 1.0
     return float(np.mean(means)), float(np.sqrt(np.sum(variances)) / len(means))
+
+
+def _p_worse_side(
+    right: Float[np.ndarray, " n"],
+    before: Float[np.ndarray, " n"],
+    exceptions: Bool[np.ndarray, " n"],
+    y: Int[np.ndarray, " n"],
+) -> float:
+    """One-sided p-value of this: that not both sides are right more often than the worse one was before."""
+    from scipy.stats import norm
+
+    sides = [~exceptions, exceptions]
+    was = [_mean_over_classes(before[rows], y[rows]) for rows in sides]
+    worse = min((0, 1), key=lambda side: was[side][0])
+    paired = _mean_over_classes((right - before)[sides[worse]], y[sides[worse]])
+    other = _mean_over_classes(right[sides[1 - worse]], y[sides[1 - worse]])
+    change, variance = other[0] - was[worse][0], other[1] + was[worse][1]
+    return float(max(norm.sf(z / np.sqrt(v)) for z, v in (paired, (change, variance))))
+
+
+def _mean_over_classes(values: Float[np.ndarray, " m"], y: Int[np.ndarray, " m"]) -> tuple[float, float]:
+    """Mean over classes of a mean, and its variance; classes of which there are few are left out."""
+    parts = [part for label in np.unique(y) if len(part := values[y == label]) >= _FEW]
+    if not parts:
+        return 0.0, 1.0
+    variances = [(part.var() + 1 / len(part)) / len(part) for part in parts]
+    return float(np.mean([part.mean() for part in parts])), float(np.sum(variances)) / len(parts) ** 2
+
+
+def _better_than_guessing(right: Bool[np.ndarray, " n"], y: Int[np.ndarray, " n"]) -> bool:
+    """Whether the mean accuracy over classes is above one by chance."""
+    from scipy.stats import norm
+
+    labels, counts = np.unique(y, return_counts=True)
+    chance = 1 / len(labels)
+    mean = np.mean([right[y == label].mean() for label in labels])
+    error = np.sqrt((chance * (1 - chance) / counts).sum()) / len(labels)
+    return bool(norm.sf((mean - chance) / error) < GUESSING)
 
 
 def _log_odds_against(logits: Float[Tensor, "n C"], said: Int[Tensor, " n"]) -> Float[np.ndarray, " n"]:

@@ -115,6 +115,18 @@ def test_patch(folder: Path) -> None:
         np.testing.assert_array_equal(rest[0], rest[2])
 
 
+def test_stripes(folder: Path) -> None:
+    task = load_task("fashion", path=folder, plant="stripes", **SMALL)
+    assert task.attribute_names == ("stripes at 0 degrees", "stripes at 90 degrees")
+    x = images(task.train)
+    np.testing.assert_array_equal(x[:, 0], x[:, 2])
+    for a in range(2):
+        own = x[task.train.attribute.numpy() == a, 0]
+        # down the columns, along the rows
+        changes = [np.abs(np.diff(own, axis=axis)).mean() for axis in (1, 2)]
+        assert changes[a] > 1.2 * changes[1 - a]
+
+
 def test_seed(folder: Path) -> None:
     before = torch.random.get_rng_state()
     first, again, other = (load_task("fashion", path=folder, seed=seed, **SMALL) for seed in (1, 1, 2))
@@ -152,8 +164,8 @@ def test_options_out_of_range(folder: Path, options: dict[str, Any], error: type
 
 @pytest.mark.usefixtures("shapes_unchecked")
 def test_unknown_plant(folder: Path) -> None:
-    with pytest.raises(OptionError, match="'tint' or 'patch'"):
-        load_task("fashion", path=folder, plant="stripes")
+    with pytest.raises(OptionError, match="'tint', 'patch' or 'stripes'"):
+        load_task("fashion", path=folder, plant="squares")
 
 
 class TestWhereTheFilesAre:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrote.data.planted import COLOURS, colours, patch, patch_corners, plant_attribute, tint
+from unrote.data.planted import COLOURS, colours, patch, patch_corners, plant_attribute, stripes, tint
 from unrote.errors import DataError, OptionError
 
 
@@ -150,6 +150,43 @@ class TestPatch:
     def test_an_attribute_without_colour(self) -> None:
         with pytest.raises(DataError, match="2 colours"):
             patch(torch.zeros(1, 8, 8), torch.tensor([2]), torch.ones(2, 1), 1.0)
+
+
+def test_stripes_have_the_direction_of_their_attribute() -> None:
+    images = torch.zeros(40, 28, 28)
+    images[:, 10:18, 10:18] = 0.9  # an object, which stays as it is
+    attribute = torch.arange(40) % 2
+    phase = torch.rand(40, generator=torch.Generator().manual_seed(0))
+    drawn = stripes(images, attribute, 2, 0.8, phase)[:, 0]
+    assert torch.equal(drawn[:, 10:18, 10:18], images[:, 10:18, 10:18])
+    flat, upright = drawn[attribute == 0], drawn[attribute == 1]
+    assert torch.equal(flat[:, :, :1].expand(-1, -1, 10), flat[:, :, :10])
+    assert torch.equal(upright[:, :1].expand(-1, 10, -1), upright[:, :10])
+    assert drawn[:, 0, 0].unique().tolist() == pytest.approx([0.0, 0.8])  # they begin anywhere
+    np.testing.assert_allclose(drawn[:, :8].mean((1, 2)), 0.4, atol=1e-6)
+
+
+def test_no_pixel_tells_the_direction_of_stripes() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+
+    random = torch.Generator().manual_seed(0)
+    attribute = torch.arange(2000) % 2
+    x = stripes(torch.zeros(2000, 8, 8), attribute, 2, 1.0, torch.rand(2000, generator=random))
+    right = cross_val_score(LogisticRegression(), x.flatten(1).numpy(), attribute.numpy()).mean()
+    assert 0.45 < right < 0.55
+
+
+@pytest.mark.parametrize("wrong", [{"strength": 2.0}, {"period": 1.0}, {"dark": 0.0}])
+def test_stripes_refuse(wrong: dict[str, float]) -> None:
+    options = {"strength": 1.0, **wrong}
+    with pytest.raises(OptionError):
+        stripes(torch.zeros(2, 8, 8), torch.tensor([0, 1]), 2, phase=torch.zeros(2), **options)
+
+
+def test_stripes_need_a_direction_each() -> None:
+    with pytest.raises(DataError, match="there are 2 directions"):
+        stripes(torch.zeros(1, 8, 8), torch.tensor([2]), 2, 1.0, torch.zeros(1))
 
 
 def test_colours_differ() -> None:

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from toys import minority_accuracy, planted_task
 
 from unrote.errors import DataError, OptionError
-from unrote.heldout import HeldOut, kfold, xrm
+from unrote.heldout import HeldOut, kfold, shorter_for_twins, xrm
 from unrote.methods import METHODS, Fitted, Session
-from unrote.models import ModuleStack, Stack, StackedLinear
+from unrote.models import ModuleStack, Stack, StackedLinear, StackedMLP
 from unrote.seeding import derive_seed
 from unrote.training import Order, Recipe
 
@@ -61,6 +61,10 @@ def test_trains_on_shifted_logits_and_predicts_with_plain_ones(temperature: floa
     torch.testing.assert_close(fitted.artefacts["shift"].double(), shift, rtol=1e-5, atol=1e-5)
 
 
+def networks(seeds: Any) -> Stack:
+    return ModuleStack(lambda: nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2)), 2, seeds)
+
+
 class TestHeldOutLogits:
     def test_are_xrms_by_default(self) -> None:
         validation = TASK.validation
@@ -83,13 +87,23 @@ class TestHeldOutLogits:
         torch.testing.assert_close(fitted.artefacts["held_out"].logits, twins.logits[0])
         assert fitted.training.history[-1]["step"] == 21
 
-    def test_train_half_as_long_where_they_are_networks(self) -> None:
-        def networks(seeds: Any) -> Stack:
-            return ModuleStack(lambda: nn.Linear(8, 2), 2, seeds)
+    @pytest.mark.parametrize(("epochs", "own"), [(400, 200), (100, 57), (50, 50)])
+    def test_train_half_as_long_where_they_learn_features(self, epochs: int, own: int) -> None:
+        # of seven minibatches each, and about 400 steps, if the recipe has so many
+        full = replace(RECIPE, epochs=epochs)
+        assert shorter_for_twins(full, N).epochs == own
+        assert Session(TASK, build, full).twin_recipe == full  # linear heads
 
-        fitted = mat(Session(TASK, networks, replace(RECIPE, epochs=4), seed=5))
-        twins = xrm(TASK.train.x, Y, networks, replace(RECIPE, epochs=2), n_classes=2, seeds=[5])
-        torch.testing.assert_close(fitted.artefacts["held_out"].logits, twins.logits[0])
+        def perceptrons(seeds: Any) -> Stack:
+            return StackedMLP(8, 2, seeds, hidden=3)
+
+        for learners in (perceptrons, networks):
+            assert Session(TASK, learners, full).twin_recipe == replace(full, epochs=own)
+
+    def test_are_those_of_shorter_twins(self) -> None:
+        session = Session(TASK, networks, replace(RECIPE, epochs=300), seed=5)
+        twins = xrm(TASK.train.x, Y, networks, replace(RECIPE, epochs=150), n_classes=2, seeds=[5])
+        torch.testing.assert_close(session.held_out().logits, twins.logits[0])
 
     def test_are_made_once_in_a_session(self) -> None:
         stacks: list[int] = []

@@ -19,13 +19,19 @@ from torch import Tensor
 
 from unrote.data.idx import read_idx
 from unrote.data.options import check_count
-from unrote.data.planted import COLOURS, colours, patch, plant_attribute, tint
+from unrote.data.planted import COLOURS, colours, patch, plant_attribute, stripes, tint
 from unrote.data.registry import register_task
 from unrote.data.task import Split, Task
 from unrote.errors import DataError, OptionError, UnknownNameError
 from unrote.seeding import derive_seed, generator
 
-Plant = Literal["tint", "patch"]
+Plant = Literal["tint", "patch", "stripes"]
+
+_CUES: dict[Plant, str] = {
+    "tint": "colour of the background",
+    "patch": "colour of the patch",
+    "stripes": "direction of the background's stripes",
+}
 
 CLASSES = (
     "t-shirt",
@@ -47,7 +53,8 @@ _FILES = {"train": "train", "test": "t10k"}
 
 
 @register_task(
-    "fashion", "28x28 photographs of garments, pullover against coat; tinted background or a patch"
+    "fashion",
+    "28x28 photographs of garments, pullover against coat; tinted or striped background, or a patch",
 )
 def fashion(
     *,
@@ -60,7 +67,7 @@ def fashion(
     n_validation: int = 1000,
     seed: int = 0,
 ) -> Task:
-    """Tell garments apart, where the background's colour (or a coloured patch) mostly gives the answer away.
+    """Tell garments apart, where the background (or a coloured patch) mostly gives the answer away.
 
     Classes are equally frequent in training and validation (within one). Both are drawn from the training
     files and agree with the shortcut equally often. The test split holds all images of the classes in the
@@ -70,10 +77,11 @@ def fashion(
         path: folder with the four IDX files, gzipped or not; by default the folder named by the environment
             variable UNROTE_FASHION, else that of the Debian package dataset-fashion-mnist.
         classes: two to ten of `CLASSES`, in the order of their labels; a string is split at commas.
-        plant: "tint" colours the background, "patch" paints a 4-pixel square whose place and colour differ.
+        plant: "tint" colours the background, "patch" paints a 4-pixel square whose place and colour differ, "stripes"
+            covers the background with stripes whose direction differs, and which begin anywhere.
         alignment: share of each class, in training and validation, whose attribute is that of the class, in
             [0, 1]; 1 / len(classes) plants no shortcut.
-        strength: brightness of the tint or opacity of the patch, in [0, 1].
+        strength: brightness of the tint or stripes, or opacity of the patch, in [0, 1].
         n_train: training examples.
         n_validation: validation examples.
         seed: of the draw and of the planting.
@@ -88,7 +96,7 @@ def fashion(
     """
     chosen = _choose_classes(classes)
     if plant not in get_args(Plant):
-        raise OptionError(f"plant={plant!r}: 'tint' or 'patch' is wanted")
+        raise OptionError(f"plant={plant!r}: 'tint', 'patch' or 'stripes' is wanted")
     check_count("n_train", n_train, len(chosen))
     check_count("n_validation", n_validation, len(chosen))
     folder = find_folder(path)
@@ -99,20 +107,31 @@ def fashion(
     def planted(name: str, source: Photographs, rows: Int[Tensor, " m"], aligned: float) -> Split:
         y = source.y[rows]
         attribute = plant_attribute(y, len(chosen), aligned, derive_seed(seed, "fashion", name))
+        images = source.images[rows].float() / 255
+        if plant == "stripes":
+            phase = torch.rand(len(y), generator=generator(seed, "fashion", "stripes", name))
+            grey = stripes(images, attribute, len(chosen), strength, phase)
+            return Split(grey.expand(-1, 3, -1, -1).contiguous(), y, attribute)
         draw = tint if plant == "tint" else patch
-        return Split(draw(source.images[rows].float() / 255, attribute, palette, strength), y, attribute)
+        return Split(draw(images, attribute, palette, strength), y, attribute)
 
     train, validation = _sample(seen, chosen, n_train, n_validation, seed)
-    what = "background" if plant == "tint" else "patch"
     return Task(
         name="fashion",
         train=planted("train", seen, train, alignment),
         validation=planted("validation", seen, validation, alignment),
         test=planted("test", unseen, torch.arange(len(unseen.y)), 1 / len(chosen)),
         class_names=tuple(CLASSES[c] for c in chosen),
-        attribute_names=tuple(f"{colour} {what}" for colour in list(COLOURS)[: len(chosen)]),
-        shortcut=f"the colour of the {what} is that of the class in {alignment:.0%} of training",
+        attribute_names=_attribute_names(plant, len(chosen)),
+        shortcut=f"the {_CUES[plant]} is that of the class in {alignment:.0%} of training",
     )
+
+
+def _attribute_names(plant: Plant, n: int) -> tuple[str, ...]:
+    if plant == "stripes":
+        return tuple(f"stripes at {180 * k / n:.0f} degrees" for k in range(n))
+    what = "background" if plant == "tint" else "patch"
+    return tuple(f"{colour} {what}" for colour in list(COLOURS)[:n])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ it is in nature, while the strength of the shortcut, its correlation with the cl
 known. Everything here is a pure function of tensors; randomness comes from a seed only.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -156,6 +158,50 @@ def patch(
     return images[:, None] * (1 - opacity) + colour * opacity
 
 
+def stripes(
+    images: Float[Tensor, "n H W"],
+    attribute: Int[Tensor, " n"],
+    n_attributes: int,
+    strength: float,
+    phase: Float[Tensor, " n"],
+    period: float = 4.0,
+    dark: float = 0.5,
+) -> Float[Tensor, "n 1 H W"]:
+    """Stripe the dark background of grey images in the direction of their attribute.
+
+    Where the stripes begin differs from image to image, so that no pixel tells the direction: a linear model of
+    pixels cannot use it, and a network has to learn filters for it. Attribute 0 lies flat, the others are turned by
+    equal angles. The stripes fade out towards grey `dark`, as `tint` does.
+
+    Args:
+        images: (n, H, W) in [0, 1], with a dark background.
+        attribute: (n,) from 0 to n_attributes - 1.
+        n_attributes: how many directions.
+        strength: brightness of a stripe on black, in [0, 1].
+        phase: (n,) where the stripes begin, in periods.
+        period: of the stripes, in pixels, half of which are bright; at least 2.
+        dark: the grey from which pixels are left alone, in (0, 1].
+
+    Returns:
+        (n, 1, H, W) in [0, 1].
+
+    Raises:
+        OptionError: if `strength`, `period` or `dark` is out of range.
+        DataError: if an attribute has no direction.
+    """
+    strength = check_number("strength", strength, 0.0, 1.0)
+    period = check_number("period", period, 2.0, math.inf)
+    if not check_number("dark", dark, 0.0, 1.0):
+        raise OptionError("dark=0 stripes no pixel: a number above 0 and at most 1 is wanted")
+    _check_attributes(attribute, n_attributes, "directions")
+    height, width = images.shape[1:]
+    angle = (math.pi * attribute / n_attributes)[:, None, None]
+    across = torch.arange(height)[:, None] * angle.cos() + torch.arange(width) * angle.sin()
+    bright = (across / period + phase[:, None, None]) % 1 < 0.5
+    background = (1 - images / dark).clamp_min(0)
+    return (images + strength * bright * background)[:, None]
+
+
 def patch_corners(height: int, width: int, n: int, size: int) -> Int[Tensor, "n 2"]:
     """Top-left pixels (row, column) of `n` squares spread evenly along the border, clockwise from top left.
 
@@ -186,9 +232,13 @@ def patch_corners(height: int, width: int, n: int, size: int) -> Int[Tensor, "n 
 
 
 def _colour_of(attribute: Int[Tensor, " n"], palette: Float[Tensor, "A K"]) -> Float[Tensor, "n K"]:
-    if len(attribute) and not 0 <= int(attribute.min()) <= int(attribute.max()) < len(palette):
-        raise DataError(
-            f"attributes run from {int(attribute.min())} to {int(attribute.max())}: the palette has "
-            f"{len(palette)} colours, so 0 to {len(palette) - 1} is wanted"
-        )
+    _check_attributes(attribute, len(palette), "colours")
     return palette[attribute]
+
+
+def _check_attributes(attribute: Int[Tensor, " n"], n: int, what: str) -> None:
+    if len(attribute) and not 0 <= int(attribute.min()) <= int(attribute.max()) < n:
+        raise DataError(
+            f"attributes run from {int(attribute.min())} to {int(attribute.max())}: there are {n} {what}, so 0 to "
+            f"{n - 1} is wanted"
+        )

@@ -6,16 +6,16 @@ from unrote.heldout.held_out import HeldOut
 from unrote.heldout.kfold import kfold
 from unrote.heldout.precomputed import precomputed
 from unrote.heldout.trunk import trunk, trunk_recipe
-from unrote.heldout.xrm import NETWORK_SHARE, XRMResult, xrm
+from unrote.heldout.xrm import XRMResult, shorter_for_twins, xrm
 
 __all__ = [
-    "NETWORK_SHARE",
     "HeldOut",
     "XRMResult",
     "alo",
     "infer_environments",
     "kfold",
     "precomputed",
+    "shorter_for_twins",
     "trunk",
     "trunk_recipe",
     "xrm",

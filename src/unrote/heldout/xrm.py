@@ -12,6 +12,7 @@ Examples that the shortcut explains keep their labels; the exceptions are flippe
 that the twins learn the shortcut ever more purely. K pairs of twins train as one stack of 2K.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,8 +34,19 @@ from unrote.training import Batch, Evaluate, Objective, Recipe, train
 LOOK = 4
 """Steps from one look at the held-out twins to the next where a look costs a pass through a network."""
 
-NETWORK_SHARE = 0.5
-"""Share of the final model's training that the twins of a network get: what is learned first is the shortcut."""
+NETWORK_SHARE, FEWEST_STEPS = 0.5, 400
+"""Share of the final model's training that twins get which learn features, and the steps it is not to fall below."""
+
+
+def shorter_for_twins(recipe: Recipe, n_examples: int) -> Recipe:
+    """How twins that learn features are trained beside a final model: half as long, as a shortcut is learned first.
+
+    Args:
+        recipe: of the final model.
+        n_examples: n.
+    """
+    steps = recipe.total_steps(math.ceil(n_examples / (recipe.batch_size or n_examples)))
+    return recipe.shortened(min(1.0, max(NETWORK_SHARE, FEWEST_STEPS / steps)))
 
 
 class TwinObjective(Objective):

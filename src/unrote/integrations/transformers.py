@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from unrote.errors import DataError, OptionError
-from unrote.heldout import NETWORK_SHARE
+from unrote.heldout import shorter_for_twins
 from unrote.integrations import require
 from unrote.torch_api import (
     INDEX,
@@ -123,7 +123,8 @@ class MATTrainer(Trainer):
             return {key: value for key, value in collator(items).items() if key not in keys}
 
         if recipe is None and method != "trunk":
-            recipe = recipe_of(self.args).shortened(NETWORK_SHARE if method == "xrm" else 1)
+            recipe = recipe_of(self.args)
+            recipe = shorter_for_twins(recipe, len(dataset)) if method == "xrm" else recipe
         return held_out_logits(
             self.call_model_init,
             dataset,

@@ -19,13 +19,13 @@ from unrote.checkpoint import Checkpoints, content_hash
 from unrote.data import Split, Task
 from unrote.errors import OptionError
 from unrote.heldout import (
-    NETWORK_SHARE,
     HeldOut,
     XRMResult,
     alo,
     infer_environments,
     kfold,
     precomputed,
+    shorter_for_twins,
     trunk,
     trunk_recipe,
     xrm,
@@ -254,10 +254,11 @@ class Session:
 
     @cached_property
     def twin_recipe(self) -> Recipe:
-        """How twins are trained: `held_out_recipe`, or else as the final model is, networks half as long."""
+        """How twins are trained: `held_out_recipe`, else as the final model, if features are learned half as long."""
         if self.held_out_recipe is not None:
             return self.held_out_recipe
-        return self.recipe if self.heads else self.recipe.shortened(NETWORK_SHARE)
+        learns = self.build([0]).learns_features
+        return shorter_for_twins(self.recipe, len(self.y)) if learns else self.recipe
 
     def xrm(self) -> XRMResult:
         """XRM's twins on the training and validation examples; trained once per session."""

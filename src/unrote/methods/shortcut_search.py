@@ -23,6 +23,8 @@ from torch import Tensor
 from unrote.agreement import Agreement, agreement, closest, measure_agreement, twin_pairs
 from unrote.automatic import (
     ERM,
+    FOLDS,
+    MORE_FOLDS,
     Chosen,
     Evidence,
     Setting,
@@ -36,6 +38,7 @@ from unrote.checkpoint import content_hash
 from unrote.methods.session import Session
 from unrote.seeding import derive_seed
 from unrote.shift import balancing_weight, joint_shift
+from unrote.training import Recipe
 
 TEMPERATURES = (0.1, 2.0)
 """Of the calibration, to choose from."""
@@ -71,25 +74,38 @@ def look_for_shortcuts(
     rules, found, evidence, chosen = [rule], [rule], [], Chosen(*ERM, Evidence(Agreement(0.0, 1.0), 0.0))
     for k in range(most):
         if k == 0:
-            agreed, exceptions = _agreement(session)
-            clear = agreed.easy_rule
+            asked = first_shortcut(session, rule, tried)
         else:
             another = next_rule(session, rules, temperatures[0])
-            agreed, exceptions, clear = another.agreement, another.exceptions, another.clear
             rules = [*rules, another.logits]
-        if not clear:
-            evidence.append(Evidence(agreed, exceptions))
-            break
-        known = found if chosen.shortcuts else []
-        # against several, full strength alone: what half leaves of each adds up, and few examples break all
-        others = [one for one in tried[1:] if k == 0 or one[1] == strength]
-        asked = _choose(session, known, rules, agreed, [(chosen.temperature, chosen.strength), *others])
+            if not another.clear:
+                evidence.append(Evidence(another.agreement, another.exceptions))
+                break
+            known = found if chosen.shortcuts else []
+            # against several, full strength alone: what half leaves of each adds up, and few examples break all
+            others = [one for one in tried[1:] if one[1] == strength]
+            settled = (chosen.temperature, chosen.strength)
+            asked = _choose(session, known, rules, another.agreement, [settled, *others])
         evidence.append(asked.evidence)
         if asked.shortcuts:
             found, chosen = rules, replace(asked, shortcuts=k + 1)
-        elif k:
+        elif k or not asked.evidence.agreement.easy_rule:
             break  # a first rule may look needless while another does its work, a second one may not
     return found, replace(chosen, evidence=evidence[0], behind=tuple(evidence[1:]))
+
+
+def first_shortcut(session: Session, rule: Float[Tensor, "n C"], tried: Sequence[Setting]) -> Chosen:
+    """Whether what is easiest to learn is a shortcut, and how to train against it.
+
+    Args:
+        session: the examples, and how to train.
+        rule: (n, C) held-out logits of what is easiest to learn.
+        tried: the settings to choose from, of which the first is ERM.
+    """
+    agreed, exceptions = _agreement(session)
+    if not agreed.easy_rule:
+        return Chosen(*ERM, Evidence(agreed, exceptions))
+    return _choose(session, [], [rule], agreed, tried)
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,7 @@ def next_rule(session: Session, rules: Sequence[Float[Tensor, "n C"]], temperatu
         weight = weight * session.sample_weight
     pairs, longest = BEHIND_HEADS if session.heads else BEHIND_NETWORKS
     for times in (1, longest):
-        recipe = session.twin_recipe.lengthened(times)
+        recipe = _recipe_of_pairs(session).lengthened(times)
         twins, rows = twin_pairs(
             session.task.train.x,
             y,
@@ -164,7 +180,7 @@ def _same(first: Bool[Tensor, " n"], second: Bool[Tensor, " n"], y: Int[Tensor, 
 
 def _agreement(session: Session) -> tuple[Agreement, float]:
     """Whether pairs of twins agree who the exceptions to the first rule are, and the share of these."""
-    recipe = session.twin_recipe
+    recipe = _recipe_of_pairs(session)
     return measure_agreement(
         session.task.train.x,
         session.y,
@@ -176,6 +192,12 @@ def _agreement(session: Session) -> tuple[Agreement, float]:
         checkpoints=session.checkpoints("agreement", recipe, {}),
         progress="is there a shortcut" if session.progress else None,
     )
+
+
+def _recipe_of_pairs(session: Session) -> Recipe:
+    """Of pairs that are compared: where that is cheap as long as the model's, as they agree the better the longer."""
+    whole = session.heads and session.held_out_recipe is None
+    return session.recipe if whole else session.twin_recipe
 
 
 def _identity(values: Tensor) -> dict[str, str]:
@@ -191,20 +213,28 @@ def _choose(
     tried: Sequence[Setting],
 ) -> Chosen:
     """Whether the last of some rules is a shortcut; the first setting is what is done without it."""
-    y, k = session.y, len(known)
+    y = session.y
     shifts = shifts_of(rules, y, tried, weight=session.sample_weight)
     if known:
         shifts[0] = shifts_of(known, y, tried[:1], weight=session.sample_weight)[0]
-    cross_fitted = cross_fit(
-        session.task.train.x,
-        y,
-        session.build,
-        session.recipe,
-        shifts,
-        seed=session.seed,
-        weight=session.sample_weight,
-        checkpoints=session.checkpoints(f"cross-fit-{k}", session.recipe, _identity(shifts)),
-        progress="how strongly to train against it" if session.progress else None,
-    )
-    evidence = weigh(rules, cross_fitted, y, agreed, tried, behind=bool(known))
-    return choose(rules, cross_fitted, y, evidence, tried)
+
+    def asked(folds: int) -> Chosen:
+        cross_fitted = cross_fit(
+            session.task.train.x,
+            y,
+            session.build,
+            session.recipe,
+            shifts,
+            folds=folds,
+            seed=session.seed,
+            weight=session.sample_weight,
+            checkpoints=session.checkpoints(
+                f"cross-fit-{len(known)}-{folds}", session.recipe, _identity(shifts)
+            ),
+            progress="how strongly to train against it" if session.progress else None,
+        )
+        evidence = weigh(rules, cross_fitted, y, agreed, tried, behind=bool(known))
+        return choose(rules, cross_fitted, y, evidence, tried)
+
+    found = asked(FOLDS)
+    return asked(MORE_FOLDS) if found.evidence.open and session.heads and not known else found
