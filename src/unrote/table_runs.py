@@ -177,7 +177,7 @@ def accuracy_of(name: str, right: Bool[Tensor, " m"]) -> SubsetAccuracy:
 def inferred_minority(twins: Stack, made: TableTask, split: str) -> Bool[Tensor, " n"]:
     """Which rows of a split either of XRM's twins is wrong about."""
     examples = made.task.splits[split]
-    return (twins.predict(examples.x).argmax(-1) != examples.y).any(0)
+    return (twins.predict_classes(examples.x) != examples.y).any(0)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 import torch
 from benchmark_toys import shortcut_task
-from torch import nn
 
-from unrote.benchmark.execution import Looks, execute, predict, read_twins
+from unrote.benchmark.execution import Looks, execute, read_twins
 from unrote.benchmark.runs import Run, can_stack, chunks
 from unrote.data import Split, Task
 from unrote.methods import METHODS, Session
 from unrote.metrics import group_accuracy
-from unrote.models import ModuleStack, StackedLinear, stack_builder
+from unrote.models import StackedLinear, stack_builder
 from unrote.training import Recipe
 
 TASK = shortcut_task()
@@ -127,27 +126,6 @@ def test_a_failure_keeps_what_was_raised_and_where() -> None:
     assert outcome.error is not None
     assert outcome.error.startswith("OptionError: ")
     assert "Traceback" in outcome.error
-
-
-def test_predictions_are_those_of_the_stack() -> None:
-    stack = StackedLinear(6, 2, (0, 1, 2))
-    assert TASK.test is not None
-    assert torch.equal(predict(stack, TASK.test.x), stack.predict(TASK.test.x).argmax(-1))
-
-
-def test_predictions_are_made_in_evaluation_mode() -> None:
-    def network() -> nn.Module:
-        return nn.Sequential(nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 2))
-
-    stack = ModuleStack(network, 2, (0, 1))
-    stack.train()
-    before = {name: value.clone() for name, value in stack.state_dict().items()}
-    assert TASK.test is not None
-    found = predict(stack, TASK.test.x)
-    assert stack.training
-    for name, value in stack.state_dict().items():
-        assert torch.equal(value, before[name])
-    assert torch.equal(found, stack.predict(TASK.test.x).argmax(-1))
 
 
 def test_looks_leave_the_stack_in_its_mode() -> None:

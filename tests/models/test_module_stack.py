@@ -258,6 +258,17 @@ class TestDropout:
         stack.step = 1
         assert torch.equal(stack.predict(x), first)
 
+    def test_is_off_where_classes_are_predicted_and_nothing_changes(self) -> None:
+        def network() -> nn.Module:
+            return nn.Sequential(nn.BatchNorm1d(FEATURES), nn.Dropout(), nn.Linear(FEATURES, CLASSES))
+
+        (x, _), stack = data(), ModuleStack(network, CLASSES, (3, 4)).train()
+        before = {name: value.clone() for name, value in stack.state_dict().items()}
+        found = stack.predict_classes(x)
+        assert stack.training
+        assert_same_bits(stack.state_dict(), before)
+        assert torch.equal(found, stack.predict(x).argmax(-1))
+
     def test_leaves_the_global_generator_alone(self) -> None:
         before = torch.get_rng_state()
         TestMembers().run(dropout, (3, 4), (7, 8))

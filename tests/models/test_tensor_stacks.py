@@ -270,3 +270,14 @@ def test_seeds_give_independent_parameters() -> None:
     correlations = torch.corrcoef(weights)[~torch.eye(30, dtype=torch.bool)]
     assert float(correlations.abs().max()) < 5 / math.sqrt(weights.shape[1])
     assert all(not torch.equal(one, other) for one, other in pairwise(weights))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("kind", [StackedLinear, StackedMLP])
+def test_classes_are_those_of_the_logits(kind: Any, n_classes: int) -> None:
+    x, _ = clusters(50, n_classes)
+    stack = kind(4, n_classes, (0, 1, 2))
+    found = stack.predict_classes(x, batch_size=7)
+    assert torch.equal(found, stack.predict(x).argmax(-1))
+    assert found.shape == (3, 50)
+    assert len(found.unique()) == n_classes

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unrote.api import make_method
 from unrote.benchmark.runs import Run
-from unrote.data import Inputs, Split, Task
+from unrote.data import Split, Task
 from unrote.errors import DivergedError
 from unrote.heldout import XRMResult, xrm
 from unrote.methods import Fitted, Method, Session, SupervisionMethod
@@ -95,7 +95,7 @@ def _train_twins(runs: Sequence[Run], task: Task, twins: Mapping[str, bytes]) ->
 
 
 def _accuracy(stack: Stack, split: Split) -> Float[Tensor, " S"]:
-    return (predict(stack, split.x) == split.y).float().mean(1)
+    return (stack.predict_classes(split.x) == split.y).float().mean(1)
 
 
 def _twin_outcome(run: Run, result: XRMResult, k: int) -> Outcome:
@@ -232,7 +232,7 @@ class Looks:
 
     def __call__(self, stack: Stack) -> dict[str, Float[Tensor, " S"]]:
         """Counts by "subsets/index", a number per member; the training loop's `evaluate`."""
-        right = {name: predict(stack, split.x) == split.y for name, split in self.splits.items()}
+        right = {name: stack.predict_classes(split.x) == split.y for name, split in self.splits.items()}
         return self._count(right, self._all_inferred)
 
     def of_classifier(self, fitted: Fitted, member: int) -> dict[str, float]:
@@ -253,26 +253,6 @@ class Looks:
         return {
             f"{name}/{g}": column for name, hits in found.items() for g, column in enumerate(hits.unbind(1))
         }
-
-
-@torch.no_grad()
-def predict(stack: Stack, x: Inputs) -> Int[Tensor, "S m"]:
-    """The class that each member predicts, on the CPU, in evaluation mode."""
-    order = torch.arange(len(x)).split(stack.predict_batch_size)
-    was_training = stack.training
-    stack.eval()
-    try:
-        parts = (stack.relative_logits(stack.place(part)) for part in x.batches(order))
-        return torch.cat([_classes(logits).cpu() for logits in parts], dim=1)
-    finally:
-        stack.train(was_training)
-
-
-def _classes(logits: Float[Tensor, "S B C"]) -> Int[Tensor, "S B"]:
-    """The class of each row; of two, by a comparison: `argmax` of a short dimension goes one row at a time."""
-    if logits.shape[-1] == 2:
-        return (logits[..., 1] > logits[..., 0]).long()
-    return logits.argmax(-1)
 
 
 def group_membership(task: Task, split: Split) -> Float[Tensor, "m G"] | None:

@@ -99,7 +99,7 @@ def _majority_and_minority(stack: Stack, task: Task) -> dict[str, Float[Tensor, 
     result: dict[str, Tensor] = {}
     for name, split in (("train", task.train), ("test", task.test)):
         assert split is not None
-        correct = stack.predict(split.x).argmax(-1) == split.y
+        correct = stack.predict_classes(split.x) == split.y
         accuracy = group_accuracy(correct, (split.y != split.attribute).long(), 2)
         result |= {f"{name}_majority": accuracy[:, 0], f"{name}_minority": accuracy[:, 1]}
     return result

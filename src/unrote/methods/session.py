@@ -4,11 +4,11 @@ A session makes what several methods need (twins, held-out logits, an ERM refere
 knows how to train, save and resume each stage of a run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ from unrote.training import (
     TrainingResult,
     train,
 )
+
+Made = TypeVar("Made")
 
 GroupSource = Literal["true", "xrm", "eiil"]
 """Whose groups a method that needs them gets: annotated ones, or inferred ones."""
@@ -180,14 +182,19 @@ class Session:
             progress=stage if self.progress else None,
         )
 
+    def _once(self, name: str, make: Callable[[], Made]) -> Made:
+        """The artefact of that name, made if it is not there yet."""
+        if name not in self.artefacts:
+            self.artefacts[name] = make()
+        made: Made = self.artefacts[name]
+        return made
+
     def erm(self, share: float = 1.0) -> TrainingResult:
         """An ERM model trained for a share of the recipe's steps; once per session and share."""
-        name = f"erm-{share:g}"
-        if name not in self.artefacts:
-            recipe = self.recipe.shortened(share)
-            self.artefacts[name] = self.train(Supervised(Supervision(self.y)), stage=name, recipe=recipe)
-        result: TrainingResult = self.artefacts[name]
-        return result
+        name, recipe = f"erm-{share:g}", self.recipe.shortened(share)
+        return self._once(
+            name, lambda: self.train(Supervised(Supervision(self.y)), stage=name, recipe=recipe)
+        )
 
     def held_out(self, source: HeldOutSource = "xrm") -> HeldOut:
         """Held-out logits of the training examples; made once per session.
@@ -199,23 +206,27 @@ class Session:
             return source
         if not isinstance(source, str):
             return precomputed(source, len(self.y), self.task.n_classes)
-        if source == "xrm":
-            return self.xrm().held_out()
-        if source == "alo":
-            if "alo" not in self.artefacts:
-                x, n_classes = self.task.train.x, self.task.n_classes
-                self.artefacts["alo"] = alo(x, self.y, n_classes, weight=self.sample_weight)
-            closed_form: HeldOut = self.artefacts["alo"]
-            return closed_form
-        if source == "trunk":
-            return self._trunk().held_out()
-        if source != "kfold":
+        sources: dict[str, Callable[[], HeldOut]] = {
+            "xrm": lambda: self.xrm().held_out(),
+            "kfold": self._kfold,
+            "alo": self._alo,
+            "trunk": lambda: self._trunk().held_out(),
+        }
+        if source not in sources:
             raise OptionError(
-                f"held_out={source!r}: 'xrm', 'kfold', 'alo', 'trunk' or an (n, C) array is wanted"
+                f"held_out={source!r}: {', '.join(map(repr, sources))} or an (n, C) array is wanted"
             )
-        if "kfold" not in self.artefacts:
-            recipe = self.held_out_recipe or self.recipe
-            self.artefacts["kfold"] = kfold(
+        return sources[source]()
+
+    def _alo(self) -> HeldOut:
+        x, n_classes = self.task.train.x, self.task.n_classes
+        return self._once("alo", lambda: alo(x, self.y, n_classes, weight=self.sample_weight))
+
+    def _kfold(self) -> HeldOut:
+        recipe = self.held_out_recipe or self.recipe
+        return self._once(
+            "kfold",
+            lambda: kfold(
                 self.task.train.x,
                 self.y,
                 self.build,
@@ -224,15 +235,14 @@ class Session:
                 weight=self.sample_weight,
                 checkpoints=self.checkpoints("kfold", recipe, {}),
                 progress="held-out: k-fold" if self.progress else None,
-            )
-        result: HeldOut = self.artefacts["kfold"]
-        return result
+            ),
+        )
 
     def _trunk(self) -> XRMResult:
-        if "trunk" not in self.artefacts:
-            validation = self.task.validation
-            recipe = self.held_out_recipe or trunk_recipe(len(self.y))
-            self.artefacts["trunk"] = trunk(
+        recipe = self.held_out_recipe or trunk_recipe(len(self.y))
+        return self._once(
+            "trunk",
+            lambda: trunk(
                 self.task.train.x,
                 self.y,
                 self.build,
@@ -240,12 +250,16 @@ class Session:
                 seed=self.seed,
                 recipe=recipe,
                 weight=self.sample_weight,
-                validation=None if validation is None else (validation.x, validation.y),
+                validation=self._labelled_validation,
                 checkpoints=self.checkpoints("trunk", recipe, {}),
                 progress="held-out: twins on the trunk" if self.progress else None,
-            )
-        result: XRMResult = self.artefacts["trunk"]
-        return result
+            ),
+        )
+
+    @property
+    def _labelled_validation(self) -> tuple[Any, Int[Tensor, " m"]] | None:
+        validation = self.task.validation
+        return None if validation is None else (validation.x, validation.y)
 
     @cached_property
     def heads(self) -> bool:
@@ -262,9 +276,10 @@ class Session:
 
     def xrm(self) -> XRMResult:
         """XRM's twins on the training and validation examples; trained once per session."""
-        if "xrm" not in self.artefacts:
-            validation, recipe = self.task.validation, self.twin_recipe
-            self.artefacts["xrm"] = xrm(
+        recipe = self.twin_recipe
+        return self._once(
+            "xrm",
+            lambda: xrm(
                 self.task.train.x,
                 self.y,
                 self.build,
@@ -272,12 +287,11 @@ class Session:
                 n_classes=self.task.n_classes,
                 seeds=[self.seed],
                 weight=self.sample_weight,
-                validation=None if validation is None else (validation.x, validation.y),
+                validation=self._labelled_validation,
                 checkpoints=self.checkpoints("xrm", recipe, {}),
                 progress="held-out: XRM twins" if self.progress else None,
-            )
-        result: XRMResult = self.artefacts["xrm"]
-        return result
+            ),
+        )
 
     def training_groups(self) -> Groups:
         """Groups of the training examples: true, or inferred if the session says so."""
@@ -302,13 +316,13 @@ class Session:
             empty = twins.mistakes.new_zeros(0)
             checked = twins.validation_mistakes
             return twins.mistakes[twins.best], empty if checked is None else checked[twins.best]
-        if "eiil" not in self.artefacts:
-            reference = self.erm(EIIL_SHARE).stack
-            splits = [split for split in (self.task.train, self.task.validation) if split is not None]
-            inferred = [infer_environments(reference.predict(split.x)[0], split.y) for split in splits]
-            self.artefacts["eiil"] = (inferred[0], inferred[-1])
-        result: tuple[Tensor, Tensor] = self.artefacts["eiil"]
-        return result
+        return self._once("eiil", self._inferred_by_eiil)
+
+    def _inferred_by_eiil(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
+        reference = self.erm(EIIL_SHARE).stack
+        splits = [split for split in (self.task.train, self.task.validation) if split is not None]
+        inferred = [infer_environments(reference.predict(split.x)[0], split.y) for split in splits]
+        return inferred[0], inferred[-1]
 
     def checkpoints(self, stage: str, recipe: Recipe, settings: Mapping[str, Any]) -> Checkpoints | None:
         """Where one stage of the run saves, identified by everything that decides its outcome."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from unrote.data.inputs import ArrayInputs, Example, as_inputs, map_tensors
@@ -161,6 +161,18 @@ class Stack(nn.Module, ABC):
         return self._in_evaluation_mode(x, logits, batch_size)
 
     @torch.no_grad()
+    def predict_classes(self, x: Example, *, batch_size: int | None = None) -> Int[Tensor, "S n"]:
+        """The class that each member predicts, in evaluation mode, on the CPU; see `predict`."""
+
+        def classes(rows: Tensor, batch: Example) -> Tensor:
+            logits = self.relative_logits(batch)
+            # of two classes by a comparison: `argmax` of a short dimension goes one row at a time
+            chosen = (logits[..., 1] > logits[..., 0]).long() if self.n_classes == 2 else logits.argmax(-1)
+            return chosen.cpu()
+
+        return self._in_evaluation_mode(x, classes, batch_size)
+
+    @torch.no_grad()
     def predict_features(self, x: Example, *, batch_size: int | None = None) -> Float[Tensor, "S n F"]:
         """Features for every example, in evaluation mode, on the CPU, not to be written to; see `predict`."""
         inputs = as_inputs(x)
@@ -174,7 +186,7 @@ class Stack(nn.Module, ABC):
 
     def _in_evaluation_mode(
         self, x: Example, apply: Callable[[Tensor, Example], Tensor], batch_size: int | None
-    ) -> Float[Tensor, "S n _"]:
+    ) -> Shaped[Tensor, "S n *_"]:
         inputs = as_inputs(x)
         was_training = self.training
         self.eval()
@@ -186,7 +198,7 @@ class Stack(nn.Module, ABC):
             for rows, batch in zip(order, inputs.batches(order), strict=True):
                 part = apply(rows, self.place(batch))
                 if result is None:
-                    result = part.new_empty(part.shape[0], len(inputs), part.shape[2])
+                    result = part.new_empty(part.shape[0], len(inputs), *part.shape[2:])
                 result[:, int(rows[0]) : int(rows[-1]) + 1] = part
         finally:
             self.train(was_training)

@@ -48,7 +48,7 @@ def curve_evaluator(view: GroupView) -> Evaluate:
     def evaluate(stack: Stack) -> Mapping[str, Float[Tensor, " S"]]:
         found = {}
         for name, x, y, groups in parts:
-            correct = stack.predict(x).argmax(-1).cpu() == y
+            correct = stack.predict_classes(x) == y
             found[f"{name}/average"] = correct.double().mean(-1)
             if groups is not None:
                 accuracy = group_accuracy(correct, groups, len(view.scored_names))
