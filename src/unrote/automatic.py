@@ -7,8 +7,8 @@
                 and asked about the other, as one stack
     evidence    on examples that no model was trained on, between those that the twins get wrong and right:
                 gain    balanced accuracy of MAT less that of ERM: exceptions can be got right at a fair price
-                excess  how much better MAT tells the exceptions from the rest than the twins' own doubt does
-                (DeLong's test). Exceptions that are noise or merely hard have neither.
+                excess  how much better ERM or MAT tells the exceptions from the rest than the twins' own doubt
+                does (DeLong's test). Exceptions that are noise or merely hard have neither.
                 Where the excess is beyond doubt, it is enough that the worse side (exceptions, rest) gains.
     verdict     a shortcut if the twins agree and both tests reject: otherwise plain ERM is trained
     choice      the setting whose worse half (exceptions, rest) is got right most
@@ -77,7 +77,8 @@ class Evidence:
         gain: in balanced accuracy over exceptions and rest, by the strength that gains most; None where it was
             not measured as the pairs do not agree.
         gain_error: its standard error.
-        excess: area under the curve by which MAT tells exceptions, less that of the twins' own doubt.
+        excess: area under the curve by which ERM or MAT, whichever does it better, tells exceptions, less that of the
+            twins' own doubt.
         excess_error: its standard error.
         p_value: the larger of the two one-sided p-values of no gain and no excess, or, if that is less, BEYOND_DOUBT
             times the larger of no gain of the worse side and no excess; behind a shortcut that of no gain; 1 where
@@ -249,9 +250,12 @@ def weigh(
     gains = [_balanced_gain(right[k] - right[0], sides, y.numpy()) for k in family]
     gain, gain_error = max(gains, key=lambda pair: pair[0] / pair[1])
     p_gain = min(1.0, len(family) * float(norm.sf(gain / gain_error)))
-    doubts = [_log_odds_against(z, said) for z in (cross_fitted[family[-1]], rules[-1])]
-    excess, excess_error = delong(exceptions, *doubts)
-    p_excess = float(norm.sf(excess / max(excess_error, 1e-12)))
+    # two models, of which ERM knows more of sentences and MAT of pictures
+    asked = (0, family[-1])
+    known = _log_odds_against(rules[-1], said)
+    told = [delong(exceptions, _log_odds_against(cross_fitted[k], said), known) for k in asked]
+    excess, excess_error = max(told, key=lambda pair: pair[0] / max(pair[1], 1e-12))
+    p_excess = min(1.0, len(asked) * float(norm.sf(excess / max(excess_error, 1e-12))))
     p_side = min(_p_worse_side(right[k], right[0], exceptions, y.numpy()) for k in family)
     p_side = min(1.0, len(family) * p_side)
     p, level = min(max(p_gain, p_excess), BEYOND_DOUBT * max(p_side, p_excess)), LEVEL
