@@ -1,12 +1,12 @@
 """Is there a shortcut, and how strongly to train against it, without group labels: the evidence of docs/automatic.md.
 
-    python benchmarks/automatic.py run --seeds 1 2       # some 10 seconds a condition; goes on where it was
+    python benchmarks/automatic.py run --seeds 6 7       # some 10 seconds a condition; goes on where it was
     python benchmarks/automatic.py write                 # docs/automatic.md from the records
 
 A record is one condition at one seed, one JSON line. Conditions are small (1,500 photographs of 14 by 14 pixels, a
 hidden layer of 64), so that all settings train as one stack: what `temperature="auto"` measures and chooses, and what
 every setting reaches on the test set, so that an oracle and a validation set with group labels can choose too.
-The thresholds were set on seeds 0 and 1; the page shows other seeds.
+Seeds 0 to 5 were looked at while thresholds were set; the page shows others.
 """
 
 import argparse
@@ -82,9 +82,12 @@ def conditions() -> Iterator[Condition]:
     for share in (0.5, 0.8, 0.95):
         yield Condition(f"digits {share:.0%}", "digits", {"alignment": share}, share > 0.5)
     for n in GARMENTS:
-        for share in (1 / n, 0.7, 0.8, 0.9, 0.95, 0.99):
+        for share in (1 / n, 0.7, 0.8, 0.9, 0.95):
             options = {"classes": GARMENTS[n], "alignment": share}
             yield Condition(f"fashion, {n} classes {share:.0%}", "fashion", options, share > 1 / n)
+        # of 1,500 only 15 would be exceptions
+        options = {"classes": GARMENTS[n], "alignment": 0.99}
+        yield Condition(f"fashion, {n} classes 99%, of 6,000", "fashion", options, shortcut=True, rows=6000)
     yield from _noisy()
     for table in ("adult", "compas"):
         yield Condition(table, table, {}, None)
@@ -140,7 +143,10 @@ def _fresh() -> Iterator[Condition]:
 
 
 def _hard() -> Iterator[Condition]:
-    """Many classes, classes of different size, a minority of half a percent."""
+    """15 exceptions in all, many classes, classes of different size, a minority of half a percent."""
+    for n in GARMENTS:
+        options = {"classes": GARMENTS[n], "alignment": 0.99}
+        yield Condition(f"fashion, {n} classes 99%", "fashion", options, shortcut=True)
     for n in (6, 10):
         for share in (1 / n, 0.9):
             options = {"classes": CLASSES[:n], "alignment": share}
@@ -364,9 +370,11 @@ def summary(records: list[dict[str, Any]]) -> str:
     from sklearn.metrics import roc_auc_score
 
     known = [row for row in records if row["shortcut"] is not None]
+    hard = {condition.name for condition in _hard()}
     lines = []
     for title, rows in (
         ("all", known),
+        ("all but the hard ones", [row for row in known if row["condition"] not in hard]),
         ("fresh conditions only", [row for row in known if row["fresh"]]),
     ):
         absent = [row for row in rows if not row["shortcut"]]
@@ -406,7 +414,7 @@ def summary(records: list[dict[str, Any]]) -> str:
 
 def write() -> None:
     """Put summary and tables into the page, between their markers."""
-    records = [row for row in RECORDS.read() if row["seed"] > 1]
+    records = [row for row in RECORDS.read() if row["seed"] > 5]
     two = [row for row in records if "exact" in row]
     one = [row for row in records if "exact" not in row]
     for part, text in (("summary", summary(one)), ("table", table(one)), ("several", several(two))):
@@ -419,7 +427,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="?", choices=["run", "write"], default="run")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[2, 3])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[6, 7])
     parser.add_argument("--only", default="", help="conditions whose name has this in it")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -37,8 +37,9 @@ from unrote.shift import joint_shift
 from unrote.supervision import Supervision
 from unrote.training import Recipe, Supervised, train
 
-LEVEL = 0.05
-"""A verdict of "shortcut" needs a p-value below this."""
+LEVEL, OPEN = 0.01, 0.05
+"""A verdict of "shortcut" needs a p-value below the first: a false one costs an easy problem with wrong labels dear.
+A p-value below the second, that the worse side gains nothing, is reason enough to look again."""
 
 LEVEL_BEHIND = 0.1
 """Behind a shortcut that was found, another needs less: what the pairs of twins agree on is known not to be noise."""
@@ -108,7 +109,7 @@ class Evidence:
     def open(self) -> bool:
         """Whether exceptions are got right oftener, which may still be no more than to trade many for few."""
         easy = self.agreement.easy_rule and self.says_something
-        return easy and self.p_worse_side < self.level <= self.p_value
+        return easy and self.p_worse_side < OPEN and self.p_value >= self.level
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
