@@ -99,7 +99,7 @@ class MATTrainer(Trainer):
             n_classes: C; default `config.num_labels` of the model.
             method: "xrm", "kfold" or "trunk"; see `unrote.held_out_logits`.
             recipe: how the models are trained; default `recipe_of` the training arguments, of which "xrm" takes
-                half the length ("trunk" trains heads alone, by a recipe of their own).
+                half the length, but some 400 steps ("trunk" trains heads alone, by a recipe of their own).
             progress: whether to show a progress bar.
 
         Returns:
