@@ -262,17 +262,23 @@ class Session:
         return None if validation is None else (validation.x, validation.y)
 
     @cached_property
+    def _kind(self) -> tuple[bool, bool]:
+        """Whether the models are heads, and whether they learn features; asked of one model, made for this alone."""
+        stack = self.build([0])
+        return stack.computes_all, stack.learns_features
+
+    @property
     def heads(self) -> bool:
         """Whether the models are heads on features, which train as one stack in little time."""
-        return self.build([0]).computes_all
+        return self._kind[0]
 
     @cached_property
     def twin_recipe(self) -> Recipe:
         """How twins are trained: `held_out_recipe`, else as the final model, if features are learned half as long."""
         if self.held_out_recipe is not None:
             return self.held_out_recipe
-        learns = self.build([0]).learns_features
-        return shorter_for_twins(self.recipe, len(self.y)) if learns else self.recipe
+        _, learns_features = self._kind
+        return shorter_for_twins(self.recipe, len(self.y)) if learns_features else self.recipe
 
     def xrm(self) -> XRMResult:
         """XRM's twins on the training and validation examples; trained once per session."""
