@@ -92,7 +92,7 @@ class TestHeldOutLogits:
 
     def test_items_of_different_lengths_are_padded_by_collate(self) -> None:
         sentences = Sentences()
-        found = held_out_logits(MeanOfWords, sentences, collate=pad, recipe=RECIPE)
+        found = held_out_logits(MeanOfWords, sentences, collate=pad, recipe=RECIPE, method="xrm")
         whole = pad([sentences[i][0] for i in range(len(sentences))])
         wanted = xrm(
             Subset([({k: v[i] for k, v in whole.items()}, 0) for i in range(40)], range(40)),
@@ -153,7 +153,7 @@ class TestHeldOutLogits:
     @pytest.mark.parametrize(
         ("change", "error", "text"),
         [
-            ({"method": "jackknife"}, OptionError, "'xrm', 'kfold' or 'trunk' is wanted"),
+            ({"method": "jackknife"}, OptionError, "'auto', 'xrm', 'trunk' or 'kfold' is wanted"),
             ({"n_classes": 1}, DataError, "label 1 for n_classes=1"),
             ({"labels": [0, 1]}, DataError, "2 entries"),
             ({"dataset": iter([1])}, DataError, "cannot be read by index"),

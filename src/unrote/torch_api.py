@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, TensorDataset, default_collate
 from unrote.data.inputs import ArrayInputs, DatasetInputs, Inputs
 from unrote.data.task import as_labels
 from unrote.errors import DataError, OptionError
-from unrote.heldout import kfold, trunk, xrm
+from unrote.heldout import begun, kfold, stands_on_trunk, trunk, xrm
 from unrote.models import ModuleStack
 from unrote.presets import DEFAULT
 from unrote.training import Recipe
@@ -38,7 +38,7 @@ def held_out_logits(
     *,
     n_classes: int | None = None,
     labels: Any = None,
-    method: Literal["xrm", "kfold", "trunk"] = "xrm",
+    method: Literal["auto", "xrm", "trunk", "kfold"] = "auto",
     recipe: Recipe | None = None,
     collate: Callable[[list[Any]], Any] | None = None,
     workers: int = 0,
@@ -55,11 +55,11 @@ def held_out_logits(
         dataset: map-style with items (x, y), or the pair of tensors x (n, ...) and y (n,).
         n_classes: C; default the largest label plus one.
         labels: (n,) class indices; read off the items if not given, which loads every example once.
-        method: "xrm", twins that make the shortcut purer as they train; "kfold", five-fold cross-fitting; or
-            "trunk", twins that are linear heads on the features of the model as the factory gives it, which costs
-            one pass through it: for a pretrained one, or where twins of its size are too dear.
-        recipe: how the models are trained; best as the model itself is. Default: Adam, 1e-3, 60 epochs; for
-            "trunk" that of `unrote.heldout.trunk`.
+        method: "xrm", twins that make the shortcut purer as they train; "trunk", twins that are linear heads on the
+            features of a model that has begun to learn (`unrote.heldout.trunk`), at a third of the cost; "auto", the
+            second but for linear models, and models whose last linear layer is not to be found; or "kfold",
+            five-fold cross-fitting.
+        recipe: how the models are trained; best as the model itself is. Default: Adam, 1e-3, 60 epochs.
         collate: makes a minibatch of a list of x; default torch's. For x of different lengths, pad here.
         workers: loading processes for a data set.
         device: where the models are trained; default where the factory puts them.
@@ -73,8 +73,8 @@ def held_out_logits(
         DataError: if the data set is empty, or labels do not fit it.
         OptionError: if `method` is none of these, or the factory gives no classifier.
     """
-    if method not in ("xrm", "kfold", "trunk"):
-        raise OptionError(f"method={method!r}: 'xrm', 'kfold' or 'trunk' is wanted")
+    if method not in ("auto", "xrm", "trunk", "kfold"):
+        raise OptionError(f"method={method!r}: 'auto', 'xrm', 'trunk' or 'kfold' is wanted")
     x, y = _inputs_and_labels(dataset, labels, collate, workers)
     n_classes = int(y.max()) + 1 if n_classes is None else n_classes
     if int(y.max()) >= n_classes:
@@ -89,10 +89,12 @@ def held_out_logits(
             stack.predict_batch_size = trained.batch_size
         return stack if device is None else stack.to(device)
 
+    if method == "auto":
+        method = "trunk" if stands_on_trunk(build([0])) else "xrm"
     bar = f"held-out: {method}" if progress else None
     if method == "trunk":
-        twins = trunk(x, y, build, n_classes=n_classes, seed=seed, recipe=recipe, progress=bar)
-        return twins.held_out().logits
+        network = begun(x, y, build, trained, seed=seed, progress=bar)
+        return trunk(x, y, network, n_classes=n_classes, seed=seed, progress=bar).held_out().logits
     if method == "kfold":
         return kfold(x, y, build, trained, seed=seed, progress=bar).logits
     return xrm(x, y, build, trained, n_classes=n_classes, seeds=[seed], progress=bar).held_out().logits

@@ -304,8 +304,8 @@ class TestErrors:
         [
             ({"temperature": 0.0}, "temperature"),
             ({"temperature": "hot"}, "temperature"),
-            ({"held_out": "loo"}, "'xrm', 'kfold', 'alo', 'trunk' or"),
-            ({"held_out": None}, "'xrm', 'kfold', 'alo', 'trunk' or"),
+            ({"held_out": "loo"}, "'auto', 'xrm', 'trunk', 'kfold', 'alo' or"),
+            ({"held_out": None}, "'auto', 'xrm', 'trunk', 'kfold', 'alo' or"),
             ({"held_out": np.zeros((150, 2))}, r"shape \(150, 2\)"),
             ({"held_out": [["a"] * 3] * 150}, "could not convert"),
             ({"optimizer": "lbfgs"}, "lbfgs"),

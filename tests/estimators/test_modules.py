@@ -76,7 +76,7 @@ class TestOfOnesOwn:
     def test_prototype_starts_every_model_and_is_left_alone(self) -> None:
         prototype = Net(5)
         before = copy.deepcopy(prototype.state_dict())
-        still = MATClassifier(prototype, **{**QUICK, "learning_rate": 0.0}).fit(X, Y)
+        still = MATClassifier(prototype, held_out="xrm", **{**QUICK, "learning_rate": 0.0}).fit(X, Y)
         for name, value in still.stack_.members[0].state_dict().items():
             assert torch.equal(value, before[name])
         # with a rate of 0 the twins are the model itself, and see what it sees

@@ -1,12 +1,17 @@
-"""Twins on the features of a network that nobody trains."""
+"""Twins on the features of a network that has only begun to learn."""
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor, nn
 from toys import planted_task
 
 from unrote import evaluate, fit, held_out_logits
-from unrote.heldout import trunk, xrm
-from unrote.models import ModuleStack, Stack, StackedLinear
+from unrote.heldout import begun, first_steps, trunk, xrm
+from unrote.methods.session import HeldOutSource, Session
+from unrote.models import ModuleStack, Stack, StackedLinear, StackedMLP
 from unrote.training import Recipe
 
 TASK = planted_task(400, seed=0)
@@ -19,7 +24,7 @@ def network() -> nn.Module:
 
 
 def test_no_example_is_asked_of_the_twin_that_trained_on_it() -> None:
-    held_out = trunk(X, Y, lambda seeds: ModuleStack(network, 2, seeds), n_classes=2).held_out()
+    held_out = trunk(X, Y, ModuleStack(network, 2), n_classes=2).held_out()
     assert held_out.trained_on is not None
     assert held_out.predicted_by is not None
     assert bool((held_out.trained_on.sum(0) == 1).all())
@@ -33,7 +38,7 @@ def test_infer_the_groups_of_validation_examples() -> None:
     twins = trunk(
         X,
         Y,
-        lambda seeds: ModuleStack(network, 2, seeds),
+        ModuleStack(network, 2),
         n_classes=2,
         validation=(validation.x, validation.y),
     )
@@ -43,15 +48,9 @@ def test_infer_the_groups_of_validation_examples() -> None:
 
 
 def test_are_those_of_twins_on_standardised_features() -> None:
-    built: list[ModuleStack] = []
-
-    def build(seeds: list[int]) -> Stack:
-        built.append(ModuleStack(network, 2, seeds))
-        return built[-1]
-
-    found = trunk(X, Y, build, n_classes=2, seed=3, recipe=RECIPE).held_out()
-    (stack,) = built
-    before = {name: value.clone() for name, value in stack.state_dict().items()}
+    stack = ModuleStack(network, 2)
+    before = stack.snapshot()
+    found = trunk(X, Y, stack, n_classes=2, seed=3, recipe=RECIPE).held_out()
     with torch.no_grad():
         features = stack.members[0][:2](X)
     features = (features - features.mean(0)) / features.std(0, correction=0).clamp_min(1e-6)
@@ -75,11 +74,88 @@ def test_shows_the_shortcut_and_mat_learns_what_holds() -> None:
     assert worst[1] > worst[0] + 0.1
 
 
-def test_from_plain_torch_the_start_may_be_pretrained() -> None:
-    pretrained = network()
+def test_from_plain_torch() -> None:
+    def found(method: str, factory: Callable[[], nn.Module] = network) -> Tensor:
+        return held_out_logits(factory, (X, Y), method=method, recipe=RECIPE)  # type: ignore[arg-type]
 
-    def found(recipe: Recipe | None) -> Tensor:
-        return held_out_logits(lambda: pretrained, (X, Y), method="trunk", recipe=recipe)
+    assert float((found("trunk").argmax(1) == TASK.train.attribute).float().mean()) > 0.95
+    assert torch.equal(found("auto"), found("trunk"))
+    assert torch.equal(found("auto", lambda: nn.Linear(8, 2)), found("xrm", lambda: nn.Linear(8, 2)))
 
-    assert float((found(None).argmax(1) == TASK.train.attribute).float().mean()) > 0.95
-    assert not torch.equal(found(None), found(RECIPE))
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "epochs", "wanted"),
+    [
+        (128_000, 128, 5, 1000),  # a pass
+        (128_000, 128, 2, 500),  # a quarter of it all
+        (3000, 128, 60, 50),  # two passes, for as many steps as a network needs at least
+        (500, 128, 60, 16),  # four passes
+        (500, None, 1000, 16),  # likewise, as if in minibatches
+        (10, 128, 1, 1),
+    ],
+)
+def test_a_network_begins_by_a_pass(n: int, batch_size: int | None, epochs: int, wanted: int) -> None:
+    first = first_steps(Recipe("sgd", 0.1, batch_size=batch_size, epochs=epochs), n)
+    assert (first.steps, first.epochs, first.learning_rate) == (wanted, None, 0.1)
+
+
+def test_begins_as_the_recipe_says_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    def session(folder: Path | None, recipe: Recipe = RECIPE) -> Session:
+        return Session(TASK, lambda s: StackedMLP(8, 2, s, hidden=16), recipe, checkpoint_folder=folder)
+
+    wanted = session(None).held_out("trunk").logits
+    other = session(None, Recipe("sgd", 1.0, batch_size=50, steps=60)).held_out("trunk").logits
+    assert not torch.equal(wanted, other)
+    assert torch.equal(session(tmp_path).held_out("trunk").logits, wanted)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "trunk"]
+    assert torch.equal(session(tmp_path).held_out("trunk").logits, wanted)
+
+
+def test_a_network_with_fixed_features_stays_as_it_is() -> None:
+    def frozen() -> nn.Module:
+        module = network()
+        for parameter in module[0].parameters():
+            parameter.requires_grad_(False)
+        return module
+
+    def build(seeds: list[int]) -> Stack:
+        return ModuleStack(frozen, 2, seeds)
+
+    first, again = (begun(X, Y, build, RECIPE, seed=seed).snapshot() for seed in (0, 0))
+    untouched = build([0])
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not untouched.learns_features
+
+
+class Headless(nn.Module):
+    """A network without a last linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(8, 6), nn.Conv1d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x).relu().unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize(
+    ("build", "wanted"),
+    [
+        (lambda seeds: StackedLinear(8, 2, seeds), "xrm"),
+        (lambda seeds: StackedMLP(8, 2, seeds, hidden=16), "trunk"),
+        (lambda seeds: ModuleStack(network, 2, seeds), "trunk"),
+        (lambda seeds: ModuleStack(Headless, 2, seeds), "xrm"),
+    ],
+)
+def test_is_the_default_where_there_are_features(
+    build: Callable[[list[int]], Stack], wanted: HeldOutSource
+) -> None:
+    session, named = (Session(TASK, build, RECIPE) for _ in range(2))
+    assert torch.equal(session.held_out().logits, named.held_out(wanted).logits)
+    assert list(session.artefacts) == [wanted]
+
+
+def test_twins_that_are_at_hand_are_not_made_again() -> None:
+    session = Session(TASK, lambda seeds: StackedMLP(8, 2, seeds, hidden=16), RECIPE)
+    twins = session.xrm()
+    assert torch.equal(session.held_out().logits, twins.held_out().logits)

@@ -66,7 +66,7 @@ def networks(seeds: Any) -> Stack:
 
 
 class TestHeldOutLogits:
-    def test_are_xrms_by_default(self) -> None:
+    def test_are_xrms_for_heads_by_default(self) -> None:
         validation = TASK.validation
         assert validation is not None
         twins = xrm(X, Y, build, RECIPE, n_classes=2, seeds=[5], validation=(validation.x, validation.y))
@@ -103,7 +103,7 @@ class TestHeldOutLogits:
     def test_are_those_of_shorter_twins(self) -> None:
         session = Session(TASK, networks, replace(RECIPE, epochs=300), seed=5)
         twins = xrm(TASK.train.x, Y, networks, replace(RECIPE, epochs=150), n_classes=2, seeds=[5])
-        torch.testing.assert_close(session.held_out().logits, twins.logits[0])
+        torch.testing.assert_close(session.held_out("xrm").logits, twins.logits[0])
 
     def test_are_made_once_in_a_session(self) -> None:
         stacks: list[int] = []
@@ -134,7 +134,9 @@ class TestHeldOutLogits:
 class TestRefuses:
     @pytest.mark.parametrize("held_out", ["erm", "XRM", ""])
     def test_another_source(self, held_out: str) -> None:
-        with pytest.raises(OptionError, match=f"held_out='{held_out}': 'xrm', 'kfold', 'alo', 'trunk' or"):
+        with pytest.raises(
+            OptionError, match=f"held_out='{held_out}': 'auto', 'xrm', 'trunk', 'kfold', 'alo' or"
+        ):
             mat(held_out=held_out)
 
     @pytest.mark.parametrize("shape", [(N - 1, 2), (N, 3), (N,)])

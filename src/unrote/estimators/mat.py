@@ -31,9 +31,10 @@ class MATClassifier(BaseClassifier):
             float32 minibatch (b, ...) to logits (b, n_classes). Only with `module` may `X` have more than two
             dimensions.
         held_out: where held-out predictions come from: "xrm" (twins that train on half of the data each and learn
-            shortcuts ever more purely), "kfold" (5 models, each trained on four fifths), "alo" (a linear
-            head, in closed form), "trunk" (linear twins on a network as it starts, at half the cost), or an
-            (n_samples, n_classes) array of held-out logits or probabilities of your own, as from
+            shortcuts ever more purely), "trunk" (linear twins on the features of a network that has begun to learn,
+            at a third of the cost), "auto" (the first for a linear model, else the second), "kfold" (5 models,
+            each trained on four fifths), "alo" (a linear head, in closed form), or an (n_samples, n_classes) array
+            of held-out logits or probabilities of your own, as from
             `cross_val_predict(..., method="predict_proba")`, columns in the order of `classes_`. Predictions of
             rows that a model trained on will not do: they leave nothing to learn.
         temperature: of the held-out logits, in (0, inf). Low ones trust the held-out predictions' hard choice and
@@ -96,7 +97,7 @@ class MATClassifier(BaseClassifier):
         self,
         module: Module | None = None,
         *,
-        held_out: Any = "xrm",
+        held_out: Any = "auto",
         temperature: float | Literal["auto"] = "auto",
         standardize: bool = True,
         optimizer: Literal["sgd", "adam", "adamw"] = "adam",
@@ -124,7 +125,7 @@ class MATClassifier(BaseClassifier):
     def _plan(self, held_out: Any) -> Plan:
         if held_out is None:
             raise OptionError(
-                "held_out=None: 'xrm', 'kfold', 'alo', 'trunk' or an (n, C) array is wanted; MAT feeds on it"
+                "held_out=None: 'auto', 'xrm', 'trunk', 'kfold', 'alo' or an (n, C) array is wanted; MAT feeds on it"
             )
         temperature = self.temperature
         if temperature != "auto":

@@ -5,17 +5,20 @@ from unrote.heldout.eiil import infer_environments
 from unrote.heldout.held_out import HeldOut
 from unrote.heldout.kfold import kfold
 from unrote.heldout.precomputed import precomputed
-from unrote.heldout.trunk import trunk, trunk_recipe
+from unrote.heldout.trunk import begun, first_steps, stands_on_trunk, trunk, trunk_recipe
 from unrote.heldout.xrm import XRMResult, shorter_for_twins, xrm
 
 __all__ = [
     "HeldOut",
     "XRMResult",
     "alo",
+    "begun",
+    "first_steps",
     "infer_environments",
     "kfold",
     "precomputed",
     "shorter_for_twins",
+    "stands_on_trunk",
     "trunk",
     "trunk_recipe",
     "xrm",

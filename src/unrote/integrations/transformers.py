@@ -86,7 +86,7 @@ class MATTrainer(Trainer):
         *,
         labels: Any = None,
         n_classes: int | None = None,
-        method: Literal["xrm", "kfold", "trunk"] = "xrm",
+        method: Literal["auto", "xrm", "trunk", "kfold"] = "auto",
         recipe: Recipe | None = None,
         progress: bool = False,
     ) -> Float[Tensor, "n C"]:
@@ -97,9 +97,9 @@ class MATTrainer(Trainer):
         Args:
             labels: (n,) class indices; read off `train_dataset` if not given.
             n_classes: C; default `config.num_labels` of the model.
-            method: "xrm", "kfold" or "trunk"; see `unrote.held_out_logits`.
+            method: "auto", "xrm", "trunk" or "kfold"; see `unrote.held_out_logits`.
             recipe: how the models are trained; default `recipe_of` the training arguments, of which "xrm" takes
-                half the length, but some 400 steps ("trunk" trains heads alone, by a recipe of their own).
+                half the length, but some 400 steps.
             progress: whether to show a progress bar.
 
         Returns:
@@ -122,7 +122,7 @@ class MATTrainer(Trainer):
         def collate(items: list[Any]) -> dict[str, Tensor]:
             return {key: value for key, value in collator(items).items() if key not in keys}
 
-        if recipe is None and method != "trunk":
+        if recipe is None:
             recipe = recipe_of(self.args)
             recipe = shorter_for_twins(recipe, len(dataset)) if method == "xrm" else recipe
         return held_out_logits(

@@ -11,7 +11,7 @@ where the shortcut fails. Neither training nor prediction sees a group label.
 By default (temperature="auto") the training examples themselves say whether there is a shortcut (unrote.automatic).
 If not, this is ERM; if so, they choose T and a strength between 0 and 1 that the shift is multiplied by, and
 another shortcut behind it is looked for (unrote.methods.shortcut_search). The paper's method is a number, such as
-temperature=0.1.
+temperature=0.1, and for networks held_out="xrm".
 """
 
 from dataclasses import dataclass
@@ -35,9 +35,10 @@ class MAT(SupervisionMethod):
     Args:
         temperature: T of the calibration, > 0; the paper searches 0.001, 0.01, 0.1. "auto" has the training
             examples choose T and the strength, ERM where they show no shortcut: ten models more, as a stack.
-        held_out: "xrm", "kfold", "alo" (a linear head's, in closed form), "trunk" (linear twins on the features of
-            the network as it starts: half the cost of networks), or (n, C) held-out logits or probabilities of
-            one's own.
+        held_out: "xrm", the paper's twins, models of the same kind; "trunk", linear twins on the features of a
+            network that has begun to learn, a third of the cost; "auto", the first where the examples are features
+            already or such twins are at hand, else the second; "kfold"; "alo" (a linear head's, in closed form);
+            or (n, C) held-out logits or probabilities of one's own.
         strength: in [0, 1], what the shift is multiplied by: 1 is the paper's method, 0 is ERM. Where the
             temperature is "auto", the most that may be chosen. "auto" has the strength chosen at a given
             temperature.
@@ -47,7 +48,7 @@ class MAT(SupervisionMethod):
     """
 
     temperature: float | Literal["auto"] = hyper("auto", Choice((0.001, 0.01, 0.1, 0.3, 1.0, 2.0)))
-    held_out: HeldOutSource = "xrm"
+    held_out: HeldOutSource = "auto"
     strength: float | Literal["auto"] = 1.0
     shortcuts: int | None = None
 

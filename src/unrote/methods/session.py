@@ -22,10 +22,12 @@ from unrote.heldout import (
     HeldOut,
     XRMResult,
     alo,
+    begun,
     infer_environments,
     kfold,
     precomputed,
     shorter_for_twins,
+    stands_on_trunk,
     trunk,
     trunk_recipe,
     xrm,
@@ -51,7 +53,7 @@ GroupSource = Literal["true", "xrm", "eiil"]
 EIIL_SHARE = 0.1
 """Share of the recipe that EIIL's reference model trains for: too short to learn more than the shortcut."""
 
-HeldOutSource = Literal["xrm", "kfold", "alo", "trunk"] | HeldOut | np.ndarray | Tensor
+HeldOutSource = Literal["auto", "xrm", "trunk", "kfold", "alo"] | HeldOut | np.ndarray | Tensor
 """How held-out logits are made, or the logits (or probabilities) themselves, (n, C)."""
 
 
@@ -75,6 +77,15 @@ class Groups:
     def size(self) -> Int[Tensor, " G"]:
         """Number of examples in each group."""
         return torch.bincount(self.index, minlength=self.count)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the models are."""
+
+    heads: bool
+    learns_features: bool
+    stands_on_trunk: bool
 
 
 @dataclass
@@ -196,21 +207,25 @@ class Session:
             name, lambda: self.train(Supervised(Supervision(self.y)), stage=name, recipe=recipe)
         )
 
-    def held_out(self, source: HeldOutSource = "xrm") -> HeldOut:
+    def held_out(self, source: HeldOutSource = "auto") -> HeldOut:
         """Held-out logits of the training examples; made once per session.
 
+        Args:
+            source: "auto" is "xrm" where the examples are features already, or XRM's twins are at hand, else "trunk".
+
         Raises:
-            OptionError: if `source` is neither "xrm", "kfold", "alo", "trunk" nor an array.
+            OptionError: if `source` is neither one of those named nor an array.
         """
         if isinstance(source, HeldOut):
             return source
         if not isinstance(source, str):
             return precomputed(source, len(self.y), self.task.n_classes)
         sources: dict[str, Callable[[], HeldOut]] = {
+            "auto": lambda: self._twins().held_out(),
             "xrm": lambda: self.xrm().held_out(),
+            "trunk": lambda: self._trunk().held_out(),
             "kfold": self._kfold,
             "alo": self._alo,
-            "trunk": lambda: self._trunk().held_out(),
         }
         if source not in sources:
             raise OptionError(
@@ -238,14 +253,19 @@ class Session:
             ),
         )
 
+    def _twins(self) -> XRMResult:
+        """XRM's twins as heads, on features that are given or on those of a network that has begun to learn."""
+        at_hand = "xrm" in self.artefacts
+        return self._trunk() if self._kind.stands_on_trunk and not at_hand else self.xrm()
+
     def _trunk(self) -> XRMResult:
-        recipe = self.held_out_recipe or trunk_recipe(len(self.y))
+        recipe = trunk_recipe(len(self.y))
         return self._once(
             "trunk",
             lambda: trunk(
                 self.task.train.x,
                 self.y,
-                self.build,
+                self._begun(),
                 n_classes=self.task.n_classes,
                 seed=self.seed,
                 recipe=recipe,
@@ -256,29 +276,41 @@ class Session:
             ),
         )
 
+    def _begun(self) -> Stack:
+        """A network that has begun to learn."""
+        recipe = self.held_out_recipe or self.recipe
+        return begun(
+            self.task.train.x,
+            self.y,
+            self.build,
+            recipe,
+            seed=self.seed,
+            weight=self.sample_weight,
+            checkpoints=self.checkpoints("begun", recipe, {}),
+            progress="held-out: the network begins" if self.progress else None,
+        )
+
     @property
     def _labelled_validation(self) -> tuple[Any, Int[Tensor, " m"]] | None:
         validation = self.task.validation
         return None if validation is None else (validation.x, validation.y)
 
     @cached_property
-    def _kind(self) -> tuple[bool, bool]:
-        """Whether the models are heads, and whether they learn features; asked of one model, made for this alone."""
-        stack = self.build([0])
-        return stack.computes_all, stack.learns_features
+    def _kind(self) -> _Kind:
+        stack = self.build([0])  # made for this alone, and not kept
+        return _Kind(stack.computes_all, stack.learns_features, stands_on_trunk(stack))
 
     @property
     def heads(self) -> bool:
         """Whether the models are heads on features, which train as one stack in little time."""
-        return self._kind[0]
+        return self._kind.heads
 
     @cached_property
     def twin_recipe(self) -> Recipe:
         """How twins are trained: `held_out_recipe`, else as the final model, if features are learned half as long."""
         if self.held_out_recipe is not None:
             return self.held_out_recipe
-        _, learns_features = self._kind
-        return shorter_for_twins(self.recipe, len(self.y)) if learns_features else self.recipe
+        return shorter_for_twins(self.recipe, len(self.y)) if self._kind.learns_features else self.recipe
 
     def xrm(self) -> XRMResult:
         """XRM's twins on the training and validation examples; trained once per session."""

@@ -222,8 +222,17 @@ class ModuleStack(Stack):
     def learns_features(self) -> bool:
         """See `Stack.learns_features`; not so where all that is trained is the head."""
         module = self.members[0]
-        head = set(self._head(module).parameters())
+        head = set(self._head(module).parameters()) if self.has_head else set()
         return any(p.requires_grad and p not in head for p in module.parameters())
+
+    @property
+    def has_head(self) -> bool:
+        """See `Stack.has_head`."""
+        try:
+            self._head(self.members[0])
+        except OptionError:
+            return False
+        return True
 
     @property
     def takes_features(self) -> bool:

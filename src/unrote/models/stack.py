@@ -71,6 +71,11 @@ class Stack(nn.Module, ABC):
         """Whether the models are heads alone, whose features are the examples."""
         return False
 
+    @property
+    def has_head(self) -> bool:
+        """Whether the last linear layer is known, so that there are features to speak of."""
+        return True
+
     @abstractmethod
     def forward(
         self, x: Example, where: Bool[Tensor, "*S B"] | None = None, *, per_member: bool = False

@@ -111,12 +111,14 @@ def _held_out(trained: Mapping[str, Trained]) -> tuple[XRMResult | None, tuple[s
     twins = next((found[key] for key in ("xrm", "trunk") for found in artefacts if key in found), None)
     for one, found in zip(trained.values(), artefacts, strict=True):
         if "held_out" in found:
-            source = getattr(one.fitted.method, "held_out", "xrm")
+            source = getattr(one.fitted.method, "held_out", "auto")
+            if isinstance(source, str) and source == "auto":
+                source = "trunk" if "trunk" in found else "xrm"
             names = {
                 "xrm": "XRM's twins",
                 "kfold": "k-fold cross-validation",
                 "alo": "a linear head in closed form",
-                "trunk": "XRM's twins on the untrained network's features",
+                "trunk": "linear twins on the features of a network that has begun to learn",
             }
             return twins, (
                 names.get(source, "predictions given") if isinstance(source, str) else "predictions given",
