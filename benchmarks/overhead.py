@@ -116,8 +116,9 @@ def twins(setting: Setting, option: Option, task: Task, seed: int) -> HeldOut:
         build = setting.smaller(x.shape, n)
     if option.trunk != "no":
         begins = option.trunk == "begun"
-        network = begun(x, task.train.y, build, setting.recipe, seed=seed) if begins else build([seed])
-        return trunk(x, task.train.y, network, n_classes=n, seed=seed).held_out()
+        y, own = task.train.y, {"n_classes": n, "seed": seed}
+        network = begun(x, y, build, setting.recipe, **own) if begins else build([seed])
+        return trunk(x, y, network, **own).held_out()
     recipe = setting.recipe.shortened(option.share)
     found = xrm(x, task.train.y, build, recipe, n_classes=n, seeds=[seed], look_every=option.look_every)
     return found.held_out()

@@ -20,7 +20,7 @@ from unrote.api import evaluate
 from unrote.checkpoint import Checkpoints
 from unrote.data import Split, Task
 from unrote.errors import OptionError
-from unrote.methods import METHODS, Fitted, Session
+from unrote.methods import METHODS, Fitted, Method, Session
 from unrote.models import Compute, ModuleStack, Processes, Stack, start_processes
 from unrote.supervision import Supervision
 from unrote.training import Batch, EarlyStopping, Recipe, Supervised, train
@@ -28,7 +28,7 @@ from unrote.training import Batch, EarlyStopping, Recipe, Supervised, train
 TASK = planted_task(50, seed=1)
 # the last of an epoch's minibatches has one example, so that a process has none
 RECIPE = Recipe("adam", 0.02, batch_size=7, epochs=4, clip_norm=1.0)
-METHOD_NAMES = ("mat", "jtt", "lff", "groupdro", "mixup", "irm", "cnc", "crt")
+METHOD_NAMES = ("mat", "mat on a trunk", "jtt", "lff", "groupdro", "mixup", "irm", "cnc", "crt")
 WHOLE_METHOD_NAMES = ("l2rw", "ldam")  # which use parameters beside the network's own pass
 
 
@@ -54,18 +54,25 @@ def doubled(split: Split | None) -> Split | None:
     return split and Split(split.x[torch.arange(len(split))].double(), split.y, split.attribute)
 
 
+def method(name: str) -> Method:
+    """A method by its name here; MAT by either source of held-out logits."""
+    if name.startswith("mat"):
+        return METHODS["mat"](held_out="trunk" if "trunk" in name else "xrm")  # type: ignore[call-arg]
+    return METHODS[name]()
+
+
 def fit(name: str, processes: Processes | None, folder: Path | None) -> Fitted:
     splits = {key: doubled(split) for key, split in TASK.splits.items()}
     task = Task("planted", **splits)  # type: ignore[arg-type]
     session = Session(
-        task.for_regime(METHODS[name].needs),
+        task.for_regime(method(name).needs),
         lambda seeds: ModuleStack(network, 2, seeds, processes=processes),
         RECIPE,
         seed=2,
         checkpoint_folder=folder,
         checkpoint_every=5,
     )
-    return METHODS[name]().fit(session)
+    return method(name).fit(session)
 
 
 def results(processes: Processes | None, folder: Path | None = None) -> dict[str, Tensor]:
@@ -86,6 +93,8 @@ def results(processes: Processes | None, folder: Path | None = None) -> dict[str
         for key in ("mistakes", "difficulty", "group_weights", "shift"):
             if isinstance(value := fitted.artefacts.get(key), Tensor):
                 found[f"{name}/{key}"] = value
+        if "trunk" in fitted.artefacts:
+            found[f"{name}/held-out"] = fitted.artefacts["held_out"].logits
         if "xrm" in fitted.artefacts:
             twins = fitted.artefacts["xrm"]
             found |= {

@@ -70,7 +70,7 @@ class TestRoundTrip:
         assert record["classes"] == ["no", "yes"]
         assert record["method"] == {
             "name": "mat",
-            "settings": {"temperature": "auto", "held_out": "xrm", "strength": 1.0, "shortcuts": None},
+            "settings": {"temperature": "auto", "held_out": "auto", "strength": 1.0, "shortcuts": None},
         }
         assert record["about"]["seed"] == 0
         assert {"unrote", "python", "torch", "numpy", "scikit-learn"} == set(record["versions"])

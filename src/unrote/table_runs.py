@@ -7,7 +7,7 @@ perceptron with one hidden layer, Adam, some 600 steps or 5 passes over the rows
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -98,18 +98,22 @@ def method_for_tables(name: str, settings: Mapping[str, Any] | None = None) -> M
         field = known.get(key)
         if field is None or field.default is MISSING or _fits(value, field):
             continue
-        wanted = "a number or 'auto'" if field.default == "auto" else f"one such as {field.default!r}"
+        wanted = "a number or 'auto'" if _is_number_or_auto(field) else f"one such as {field.default!r}"
         raise OptionError(f"setting {key}={value!r} of method {name!r}: {wanted} is wanted")
     return make_method(name, **settings)
 
 
 def _fits(value: Any, field: Field[Any]) -> bool:
     """Whether a setting is of its default's type; of others than numbers, strings and truth values, anything is."""
-    if "'auto'" in str(field.type) and (value == "auto" or field.default == "auto"):
+    if _is_number_or_auto(field):
         return value == "auto" or _is_number(value)
     if _is_number(field.default):
         return _is_number(value)
     return not isinstance(field.default, (str, bool)) or isinstance(value, type(field.default))
+
+
+def _is_number_or_auto(field: Field[Any]) -> bool:
+    return field.type == float | Literal["auto"]
 
 
 def _is_number(value: Any) -> bool:

@@ -93,7 +93,7 @@ def held_out_logits(
         method = "trunk" if stands_on_trunk(build([0])) else "xrm"
     bar = f"held-out: {method}" if progress else None
     if method == "trunk":
-        network = begun(x, y, build, trained, seed=seed, progress=bar)
+        network = begun(x, y, build, trained, n_classes=n_classes, seed=seed, progress=bar)
         return trunk(x, y, network, n_classes=n_classes, seed=seed, progress=bar).held_out().logits
     if method == "kfold":
         return kfold(x, y, build, trained, seed=seed, progress=bar).logits

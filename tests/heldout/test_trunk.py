@@ -88,9 +88,9 @@ def test_from_plain_torch() -> None:
     [
         (128_000, 128, 5, 1000),  # a pass
         (128_000, 128, 2, 500),  # a quarter of it all
-        (3000, 128, 60, 50),  # two passes, for as many steps as a network needs at least
-        (500, 128, 60, 16),  # four passes
-        (500, None, 1000, 16),  # likewise, as if in minibatches
+        (3000, 128, 60, 100),  # four passes, for as many steps as a network needs at least
+        (500, 128, 60, 32),  # eight passes
+        (500, None, 1000, 32),  # likewise, as if in minibatches
         (10, 128, 1, 1),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_network_with_fixed_features_stays_as_it_is() -> None:
     def build(seeds: list[int]) -> Stack:
         return ModuleStack(frozen, 2, seeds)
 
-    first, again = (begun(X, Y, build, RECIPE, seed=seed).snapshot() for seed in (0, 0))
+    first, again = (begun(X, Y, build, RECIPE, n_classes=2, seed=seed).snapshot() for seed in (0, 0))
     untouched = build([0])
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not untouched.learns_features

@@ -7,18 +7,14 @@ process that submitted them writes to the store, so the machines share no file b
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
-from unrote.benchmark.execution import Outcome, execute
+from unrote.benchmark.elsewhere import LOST, carry_out
+from unrote.benchmark.execution import Outcome
 from unrote.benchmark.executors import Executor, Job
-from unrote.benchmark.runs import Run
-from unrote.data import Task, load_task
-from unrote.errors import DataError, MissingPackageError
-
-LOST = 5
-"""How often a job is started again because its machine was lost."""
+from unrote.data import Task
+from unrote.errors import MissingPackageError
 
 
 class RayExecutor(Executor):
@@ -51,7 +47,7 @@ class RayExecutor(Executor):
             max_retries=LOST,
             retry_exceptions=False,
             scheduling_strategy="SPREAD",
-        )(_carry_out)
+        )(carry_out)
         self._jobs: dict[Any, tuple[Job, Any, int]] = {}
         self._given: dict[str, Any] = {}
 
@@ -107,49 +103,3 @@ class RayExecutor(Executor):
         self._jobs.clear()
         if self._started:
             self._ray.shutdown()
-
-
-def _carry_out(
-    runs: Sequence[str],
-    options: Mapping[str, Any] | None,
-    twins: Mapping[str, bytes],
-    given: Task | None,
-    cpus: int,
-) -> list[Outcome]:
-    """What a worker does.
-
-    Raises:
-        DataError: if the task has other examples here than where the benchmark was started.
-    """
-    import torch
-
-    torch.set_num_threads(max(1, cpus))
-    made = [Run.from_json(text) for text in runs]
-    first = made[0]
-    task = given
-    if task is None:
-        task = _loaded(
-            str(first.task["name"]), repr(sorted((options or {}).items())), _Options(options or {})
-        )
-        if task.fingerprint() != first.task["data"]:
-            raise DataError(
-                f"task {first.label!r} has other examples on this machine than where the benchmark was started: "
-                "all machines must read the same data"
-            )
-    return execute(made, task, twins)
-
-
-class _Options(dict[str, Any]):
-    """Options that a cache can hold beside their text, which tells them apart."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-
-@lru_cache(maxsize=4)
-def _loaded(name: str, text: str, options: _Options) -> Task:
-    """A task, kept between the jobs of a worker."""
-    return load_task(name, **options)

@@ -37,8 +37,12 @@ def _add_run(bench: typer.Typer) -> None:
         spec: Annotated[str, typer.Argument(help="A TOML file, or: quick, paper, features.")],
         store: StoreOption = _STORE,
         executor: Annotated[
-            Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")
+            Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")
         ] = "local",
+        workers: Annotated[
+            int | None,
+            typer.Option(min=1, help="Processes on this machine, of one thread each; default one per core."),
+        ] = None,
         address: Annotated[
             str | None, typer.Option(help="Of the Ray cluster; default one on this machine.")
         ] = None,
@@ -61,7 +65,7 @@ def _add_run(bench: typer.Typer) -> None:
         if retry_failed:
             results.forget(["failed"])
         summary = run_benchmark(
-            wanted, results, executor=_executor(executor, address, cpus, gpus), progress=True
+            wanted, results, executor=_executor(executor, workers, address, cpus, gpus), progress=True
         )
         table = build_tables(results, wanted.name)
         if json:
@@ -71,11 +75,13 @@ def _add_run(bench: typer.Typer) -> None:
         typer.echo(_summary_line(summary, store), err=True)
 
 
-def _executor(name: str, address: str | None, cpus: int, gpus: float) -> "Executor":
-    from unrote.benchmark.executors import LocalExecutor
-
+def _executor(name: str, workers: int | None, address: str | None, cpus: int, gpus: float) -> "Executor":
     if name == "local":
-        return LocalExecutor()
+        from unrote.benchmark.executors import LocalExecutor
+        from unrote.benchmark.process_executor import ProcessExecutor, usable_cores
+
+        workers = workers or usable_cores()
+        return LocalExecutor() if workers == 1 else ProcessExecutor(workers)
     from unrote.benchmark.ray_executor import RayExecutor
 
     return RayExecutor(address, cpus, gpus)

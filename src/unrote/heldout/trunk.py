@@ -1,12 +1,13 @@
 """XRM's twins as linear heads on what a network computes that has only begun to learn.
 
-    network:  trained on all examples for about one pass                                 (`begun`)
-    features = what its last layer is given
-    h = held-out logits of XRM's twins, linear heads on the standardised features
+    features = what the last layer of the network is given as it starts (pretrained, or drawn at random)
+    labels   = those that linear twins on the standardised features end with, flipped to what is easy
+    network: trained on these for a pass or a few                                         (`begun`)
+    h        = held-out logits of linear twins on its features now, by the true labels    (`trunk`)
 
-A network learns its shortcut first, and what it has seen once it does not know by heart: after a pass the features
-show the shortcut, and hardly a single label. Twins that learn features of their own each see half of the examples,
-often, and learn more of them by heart; they cost several times as much.
+What an untrained network shows of a faint shortcut is enough to flip labels towards it; trained on those for a
+little, the network shows it well, but hardly what holds, or single labels. Twins that learn features of their own
+each see half of the examples, often, and learn more of them by heart; they cost several times as much.
 """
 
 import math
@@ -22,12 +23,13 @@ from unrote.models import Stack, StackBuilder, StackedLinear
 from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
 from unrote.training import Recipe, Supervised, train
+from unrote.training.sharing import processes_of
 
 _BATCH, _EPOCHS, _FEWEST_STEPS = 128, 15, 700
 
-FIRST_STEPS, MOST_PASSES, MOST_SHARE = 50, 4, 0.25
-"""Few examples are seen oftener than once, until a network has taken so many steps, but not more often than this; and
-it never begins for more than this share of what it is trained for in the end."""
+FIRST_STEPS, MOST_PASSES, MOST_SHARE = 100, 8, 0.25
+"""A network begins with one pass. Few examples are seen oftener, until it has taken so many steps, but not more often
+than this; and never for more than this share of what it is trained for in the end."""
 
 
 def first_steps(recipe: Recipe, n_examples: int) -> Recipe:
@@ -52,43 +54,6 @@ def trunk_recipe(n_examples: int) -> Recipe:
 def stands_on_trunk(model: Stack) -> bool:
     """Whether a model has features to be looked at: not one whose examples are features, nor one without a head."""
     return model.has_head and not model.takes_features
-
-
-def begun(
-    x: Any,
-    y: Int[Tensor, " n"],
-    build: StackBuilder,
-    recipe: Recipe,
-    *,
-    seed: int = 0,
-    weight: Float[Tensor, " n"] | None = None,
-    checkpoints: Checkpoints | None = None,
-    progress: str | None = None,
-) -> Stack:
-    """A network that has begun to learn; where no features are learned, as it starts.
-
-    Args:
-        x: n training examples, whatever holds them.
-        y: (n,) labels.
-        build: makes the network.
-        recipe: of the final model; see `first_steps`.
-        seed: of the network's start, where it is random, and of the minibatch order.
-        weight: (n,) of each example's loss; None weighs all the same.
-        checkpoints: where to save and resume.
-        progress: text of the progress bar; None shows none.
-    """
-    network = build([derive_seed(seed, "trunk")])
-    if network.learns_features:
-        train(
-            network,
-            x,
-            Supervised(Supervision(y, weight=weight)),
-            first_steps(recipe, len(y)),
-            seed=derive_seed(seed, "trunk", "order"),
-            checkpoints=checkpoints,
-            progress=progress,
-        )
-    return network
 
 
 def trunk(
@@ -118,6 +83,8 @@ def trunk(
         checkpoints: where to save and resume.
         progress: text of the progress bar; None shows none.
     """
+    if processes_of(network) is not None:
+        checkpoints = None  # each process trains the heads for itself: they would write to one folder
     raw = network.predict_features(x)[0].float()
     mean, spread = raw.mean(0), raw.std(0, correction=0).clamp_min(1e-6)
 
@@ -144,3 +111,45 @@ def trunk(
         progress=progress,
     )
     return replace(twins, trained=None)  # the heads alone are no models of the examples
+
+
+def begun(
+    x: Any,
+    y: Int[Tensor, " n"],
+    build: StackBuilder,
+    recipe: Recipe,
+    *,
+    n_classes: int,
+    seed: int = 0,
+    weight: Float[Tensor, " n"] | None = None,
+    checkpoints: Checkpoints | None = None,
+    progress: str | None = None,
+) -> Stack:
+    """A network that has begun to learn its shortcut; where no features are learned, as it starts.
+
+    Args:
+        x: n training examples, whatever holds them.
+        y: (n,) labels.
+        build: makes the network.
+        recipe: of the final model; see `first_steps`.
+        n_classes: C.
+        seed: of the network's start, where it is random, and of the minibatch order.
+        weight: (n,) of each example's loss; None weighs all the same.
+        checkpoints: where to save and resume.
+        progress: text of the progress bar; None shows none.
+    """
+    network = build([derive_seed(seed, "trunk")])
+    if network.learns_features:
+        flipped = trunk(
+            x, y, network, n_classes=n_classes, seed=seed, weight=weight, progress=progress
+        ).labels[0]
+        train(
+            network,
+            x,
+            Supervised(Supervision(flipped, weight=weight)),
+            first_steps(recipe, len(y)),
+            seed=derive_seed(seed, "trunk", "order"),
+            checkpoints=checkpoints,
+            progress=progress,
+        )
+    return network

@@ -284,6 +284,7 @@ class Session:
             self.y,
             self.build,
             recipe,
+            n_classes=self.task.n_classes,
             seed=self.seed,
             weight=self.sample_weight,
             checkpoints=self.checkpoints("begun", recipe, {}),
