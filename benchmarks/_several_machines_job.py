@@ -53,7 +53,7 @@ def main() -> None:
         checkpoint_folder=given.folder / "checkpoints",
         checkpoint_every=20,
     )
-    fitted = MAT(temperature=0.1).fit(session)
+    fitted = MAT(temperature=0.1, held_out="xrm").fit(session)
     twins = fitted.artefacts["xrm"]
     accuracy = evaluate(fitted, task).worst_group.accuracy
     found = {
