@@ -321,18 +321,13 @@ def _balanced_gain(
     change: Float[np.ndarray, " n"], sides: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"]
 ) -> tuple[float, float]:
     """Mean over classes of the mean over sides of a change in being right; its standard error."""
-    means, variances = [], []
+    by_class = []
     for label in np.unique(y):
         parts = [change[(y == label) & (sides == side)] for side in range(sides.max() + 1)]
-        parts = [part for part in parts if len(part) >= _FEW]
-        if len(parts) < 2:
-            continue
-        means.append(float(np.mean([part.mean() for part in parts])))
-        # one more example on either side of 0 keeps parts without any change from being certain
-        variances.append(sum((part.var() + 1 / len(part)) / len(part) for part in parts) / len(parts) ** 2)
-    if not means:
-        return 0.0, 1.0
-    return float(np.mean(means)), float(np.sqrt(np.sum(variances)) / len(means))
+        if sum(len(part) >= _FEW for part in parts) > 1:
+            by_class.append(_mean_of_means(parts))
+    gain, variance = _average(by_class)
+    return gain, float(np.sqrt(variance))
 
 
 def _p_worse_side(
@@ -344,22 +339,30 @@ def _p_worse_side(
     """One-sided p-value of this: that not both sides are right more often than the worse one was before."""
     from scipy.stats import norm
 
-    sides = [~exceptions, exceptions]
-    was = [_mean_over_classes(before[rows], y[rows]) for rows in sides]
+    sides, labels = [~exceptions, exceptions], np.unique(y)
+
+    def over_classes(values: Float[np.ndarray, " n"], side: int) -> tuple[float, float]:
+        return _mean_of_means([values[sides[side] & (y == label)] for label in labels])
+
+    was = [over_classes(before, side) for side in (0, 1)]
     worse = min((0, 1), key=lambda side: was[side][0])
-    paired = _mean_over_classes((right - before)[sides[worse]], y[sides[worse]])
-    other = _mean_over_classes(right[sides[1 - worse]], y[sides[1 - worse]])
+    paired, other = over_classes(right - before, worse), over_classes(right, 1 - worse)
     change, variance = other[0] - was[worse][0], other[1] + was[worse][1]
     return float(max(norm.sf(z / np.sqrt(v)) for z, v in (paired, (change, variance))))
 
 
-def _mean_over_classes(values: Float[np.ndarray, " m"], y: Int[np.ndarray, " m"]) -> tuple[float, float]:
-    """Mean over classes of a mean, and its variance; classes of which there are few are left out."""
-    parts = [part for label in np.unique(y) if len(part := values[y == label]) >= _FEW]
-    if not parts:
+def _mean_of_means(parts: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, float]:
+    """Mean of the parts' means, and its variance; parts of few are left out."""
+    # one more example on either side keeps parts that are all alike from being certain
+    return _average([(p.mean(), (p.var() + 1 / len(p)) / len(p)) for p in parts if len(p) >= _FEW])
+
+
+def _average(estimates: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Mean of independent estimates, each with a variance, and its own; of none, 0 with variance 1."""
+    if not estimates:
         return 0.0, 1.0
-    variances = [(part.var() + 1 / len(part)) / len(part) for part in parts]
-    return float(np.mean([part.mean() for part in parts])), float(np.sum(variances)) / len(parts) ** 2
+    values, variances = zip(*estimates, strict=True)
+    return float(np.mean(values)), float(np.sum(variances)) / len(estimates) ** 2
 
 
 def _better_than_guessing(right: Bool[np.ndarray, " n"], y: Int[np.ndarray, " n"]) -> bool:

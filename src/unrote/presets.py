@@ -28,4 +28,4 @@ PRESETS = {
 """By task name."""
 
 PAPER_SETTINGS: Mapping[str, Mapping[str, Any]] = {"mat": {"temperature": 0.1, "held_out": "xrm"}}
-"""By method name, where our default differs from the paper's: MAT's own looks for a shortcut first, and asks heads."""
+"""By method name, where our default differs from the paper's: MAT's looks for a shortcut first, and asks heads."""

@@ -103,7 +103,7 @@ def test_workers_end_with_the_process_that_wants_the_runs(tmp_path: Path, wanted
 def test_a_task_of_ones_own_is_sent_to_the_workers(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     stores = [Store(tmp_path / f"{name}.sqlite") for name in ("here", "there")]
-    for store, executor in zip(stores, (None, ProcessExecutor(2)), strict=True):
+    for store, executor in zip(stores, (None, ProcessExecutor(1)), strict=True):
         run_benchmark(small_spec(), store, tasks={"toy": shortcut_task()}, executor=executor)
     assert table(stores[0]) == table(stores[1])
 
