@@ -279,6 +279,38 @@ def test_many_examples_are_judged_by_a_part(monkeypatch: pytest.MonkeyPatch) -> 
     assert sizes == [100]
 
 
+def test_a_rule_of_models_of_another_kind_has_to_agree_with_the_pairs() -> None:
+    task = planted_task(400, seed=0)
+    attribute = task.train.attribute
+    assert attribute is not None
+    recipe = Recipe("adam", 1e-2, batch_size=50, epochs=20)
+
+    def found(rule: Tensor | None) -> Agreement:
+        held_out = None if rule is None else logits_for(rule)
+        x, y = task.train.x, task.train.y
+        return measure_agreement(x, y, lambda s: StackedLinear(8, 2, s), recipe, 2, rule=held_out)[0]
+
+    assert found(None).easy_rule
+    assert found(attribute) == found(None)
+    tenth = torch.arange(400) % 10 == 0
+    other = found(torch.where(tenth, 1 - attribute, attribute))
+    assert other.differ == pytest.approx(0.1, abs=0.02)
+    assert not other.easy_rule
+
+
+def test_heads_of_a_network_have_to_agree_with_networks() -> None:
+    task = planted_task(400, seed=0)
+    session = Session(
+        task, lambda seeds: StackedMLP(8, 2, seeds, hidden=16), Recipe("adam", 1e-2, batch_size=50, epochs=30)
+    )
+    rule = session.held_out().logits
+    assert first_shortcut(session, rule, settings()).evidence.agreement.easy_rule
+    tenth = (torch.arange(400) % 10 == 0).unsqueeze(1)
+    assert not first_shortcut(
+        session, torch.where(tenth, -rule, rule), settings()
+    ).evidence.agreement.easy_rule
+
+
 def mat(task: Any, recipe: Recipe, seed: int = 0, method: str = "mat", **settings: Any) -> Fitted:
     d = task.train.x.shape[0]
     return METHODS[method](**settings).fit(

@@ -92,15 +92,36 @@ def closest(mistakes: Bool[Tensor, "K n"], y: Int[Tensor, " n"]) -> tuple[Agreem
 
 
 def measure_agreement(
-    x: Any, y: Int[Tensor, " n"], build: StackBuilder, recipe: Recipe, n_classes: int, **options: Any
+    x: Any,
+    y: Int[Tensor, " n"],
+    build: StackBuilder,
+    recipe: Recipe,
+    n_classes: int,
+    *,
+    rule: Float[Tensor, "n C"] | None = None,
+    **options: Any,
 ) -> tuple[Agreement, float]:
     """Agreement of `PAIRS` pairs of twins on at most `ROWS` examples, and the share of exceptions.
 
-    The arguments are those of `twin_pairs`.
+    Args:
+        x: n training examples, whatever holds them.
+        y: (n,) labels.
+        build: makes the stack of twins.
+        recipe: how twins are trained.
+        n_classes: C.
+        rule: held-out logits of models of another kind, which are to agree with the pairs as these do with each
+            other: an easy rule is learned alike by both, a boundary drawn by each in its way. None asks no more.
+        **options: see `twin_pairs`.
     """
-    twins, _ = twin_pairs(x, y, build, recipe, n_classes, **options)
+    twins, rows = twin_pairs(x, y, build, recipe, n_classes, **options)
     wrong = twins.logits.argmax(-1) != twins.y
-    return agreement(wrong, twins.y), float(wrong.double().mean())
+    found = agreement(wrong, twins.y)
+    if rule is not None:
+        own = rule[rows].argmax(-1) != twins.y
+        others = [agreement(torch.stack([own, one]), twins.y) for one in wrong]
+        kappa, differ = (float(np.mean([getattr(one, k) for one in others])) for k in ("kappa", "differ"))
+        found = Agreement(min(found.kappa, kappa), max(found.differ, differ))
+    return found, float(wrong.double().mean())
 
 
 def twin_pairs(

@@ -102,7 +102,7 @@ def first_shortcut(session: Session, rule: Float[Tensor, "n C"], tried: Sequence
         rule: (n, C) held-out logits of what is easiest to learn.
         tried: the settings to choose from, of which the first is ERM.
     """
-    agreed, exceptions = _agreement(session)
+    agreed, exceptions = _agreement(session, rule)
     if not agreed.easy_rule:
         return Chosen(*ERM, Evidence(agreed, exceptions))
     return _choose(session, [], [rule], agreed, tried)
@@ -178,8 +178,9 @@ def _same(first: Bool[Tensor, " n"], second: Bool[Tensor, " n"], y: Int[Tensor, 
     return agreement(torch.stack([first, second]), y).easy_rule
 
 
-def _agreement(session: Session) -> tuple[Agreement, float]:
+def _agreement(session: Session, rule: Float[Tensor, "n C"]) -> tuple[Agreement, float]:
     """Whether pairs of twins agree who the exceptions to the first rule are, and the share of these."""
+    heads_of_a_network = "trunk" in session.artefacts
     recipe = _recipe_of_pairs(session)
     return measure_agreement(
         session.task.train.x,
@@ -187,6 +188,7 @@ def _agreement(session: Session) -> tuple[Agreement, float]:
         session.build,
         recipe,
         session.task.n_classes,
+        rule=rule if heads_of_a_network else None,
         seed=session.seed,
         weight=session.sample_weight,
         checkpoints=session.checkpoints("agreement", recipe, {}),
