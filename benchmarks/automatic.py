@@ -6,7 +6,7 @@
 A record is one condition at one seed, one JSON line. Conditions are small (photographs of 14 by 14 pixels, a
 hidden layer of 64), so that all settings train as one stack: what `temperature="auto"` measures and chooses, and what
 every setting reaches on the test set, so that an oracle and a validation set with group labels can choose too.
-Seeds 0 to 9 were looked at while thresholds were set; the page shows others.
+Seeds 0 to 9 were looked at while thresholds were set; the page shows others, and says what was changed after them.
 """
 
 import argparse
@@ -374,6 +374,7 @@ def summary(records: list[dict[str, Any]]) -> str:
     for title, rows in (
         ("all", known),
         ("all but the hard ones", [row for row in known if row["condition"] not in hard]),
+        ("neither hard nor fresh", [r for r in known if r["condition"] not in hard and not r["fresh"]]),
         ("fresh conditions only", [row for row in known if row["fresh"]]),
     ):
         absent = [row for row in rows if not row["shortcut"]]
