@@ -98,8 +98,8 @@ def split(rows: list[tuple[str, int, int]]) -> unrote.Split:
 task = unrote.Task("sentences", **{name: split(rows) for name, rows in parts.items()})
 recipe = unrote.Recipe("adam", 5e-3, batch_size=64, epochs=given.epochs)
 worst = {}
-# "auto", MAT's default temperature, would train ten networks more to see whether there is a shortcut; and word vectors
-# that begin at random show no subject, so that twins have to learn theirs
+# "auto", MAT's default temperature, would train ten networks more to see whether there is a shortcut; and word
+# vectors that begin at random show no subject, so that twins have to learn theirs
 for name, settings in (("erm", {}), ("mat", {"temperature": 0.1, "held_out": "xrm"})):
     fitted = unrote.fit(task, name, model=WordVectors, recipe=recipe, **settings)
     report = unrote.evaluate(fitted, task)
