@@ -61,6 +61,24 @@ class TestProtocol:
         assert (again.mine, again.complete) == (0, True)
         assert max(done.values()) == 1
 
+    @pytest.mark.parametrize("held_out", ["auto", "xrm"])
+    def test_held_out_predictions_are_of_the_twins_that_were_searched(
+        self, held_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+
+        def noted(runs: Any, *rest: Any) -> Any:
+            seen.extend(runs)
+            return execute(runs, *rest)
+
+        monkeypatch.setattr(executors_module, "execute", noted)
+        mat = {"name": "mat", "settings": {"temperature": 0.1, "held_out": held_out}}
+        # nobody's groups have to be inferred
+        go(tmp_path / "s.sqlite", methods=[mat], criteria={"val": ["worst_group"]}, oracle=False)
+        twins = {run.key for run in seen if run.kind == "twins"}
+        assert len(twins) == 5
+        assert {run.twins for run in seen if run.kind == "method"} <= twins
+
     def test_more_seeds_keep_what_is_there(self, tmp_path: Path) -> None:
         few = go(tmp_path / "s.sqlite")
         store = Store(tmp_path / "s.sqlite")

@@ -115,7 +115,9 @@ class Protocol:
     def _needs_twins(self, method: MethodSpec) -> bool:
         fields = getattr(METHODS[method.name], "__dataclass_fields__", {})
         sources = [method.settings.get(n, fields[n].default) for n in ("held_out", "guess") if n in fields]
-        return self.spec.uses_inferred_groups or method.groups == "xrm" or "xrm" in sources
+        return (
+            self.spec.uses_inferred_groups or method.groups == "xrm" or bool({"auto", "xrm"} & set(sources))
+        )
 
     @cached_property
     def _twin_recipes(self) -> dict[str, list[dict[str, Any]]]:
