@@ -190,10 +190,19 @@ class SupervisionBatch:
             # an unseen example's logits may be anything, NaN too: this keeps them out of loss and gradient
             logits = torch.where((self.weight > 0).unsqueeze(-1), logits, 0.0)
         losses = cross_entropy(logits, self.target, self.shift)
+        shares = self.shares(len(losses), logits.shape[-1], losses.dtype)
+        return losses.mean(1) if shares is None else (shares * losses).sum(1)
+
+    def shares(self, n_members: int, n_classes: int, dtype: torch.dtype) -> Float[Tensor, "_ B"] | None:
+        """What the examples' losses are multiplied by in the sum that is the loss; None if all by 1 / B."""
         if self.weight is None and self.reduction == "mean":
-            return losses.mean(1)
-        weight = losses.new_ones(1, 1) if self.weight is None else self.weight.to(losses.dtype)
-        weight = weight.expand(losses.shape)
-        if self.reduction == "class_balanced":
-            return (class_balance(self.target, weight, logits.shape[-1]) * losses).sum(1)
-        return (weight * losses).sum(1) / weight.sum(1).clamp_min(torch.finfo(weight.dtype).tiny)
+            return None
+        weight = self.target.new_ones(1, 1, dtype=dtype) if self.weight is None else self.weight.to(dtype)
+        if self.reduction == "mean":
+            return weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
+        return class_balance(self.target, weight.expand(n_members, self.target.shape[-1]), n_classes)
+
+    def margins(self, dtype: torch.dtype) -> tuple[Float[Tensor, "_ B"], Float[Tensor, "_ B"] | None]:
+        """Of two classes: +1 where the target is the second, else -1; how much the shift speaks for the second."""
+        sign = self.target.to(dtype).mul_(2).sub_(1)
+        return sign, None if self.shift is None else self.shift[..., 1] - self.shift[..., 0]

@@ -12,8 +12,8 @@ from toys import assert_same_bits, clusters
 
 from unrote.errors import OptionError, UnknownNameError
 from unrote.models import ModuleStack, Stack, StackedLinear, StackedMLP, stack_builder
-from unrote.supervision import Supervision
-from unrote.training import Order, Recipe, Supervised, train
+from unrote.supervision import Supervision, SupervisionBatch
+from unrote.training import Batch, Order, Recipe, Supervised, train
 
 N, FEATURES, CLASSES, HIDDEN = 37, 6, 3, 5
 RATES, DECAYS = (0.05, 0.02, 0.1), (0.0, 0.1, 0.01)
@@ -179,6 +179,52 @@ def test_layers_of_a_perceptron_start_apart() -> None:
     stack = StackedMLP(4, 4, (0,), hidden=4)
     assert not torch.equal(stack.weight, stack.hidden_weight)
     assert not torch.equal(stack.bias, stack.hidden_bias)
+
+
+@pytest.mark.parametrize("own_batches", [False, True], ids=["one minibatch", "own minibatches"])
+@pytest.mark.parametrize("reduction", ["mean", "class_balanced"])
+@pytest.mark.parametrize("shift", [None, 1, 3])
+@pytest.mark.parametrize("weight", [None, 1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_that_are_written_down_are_those_of_autograd(
+    bias: bool, weight: int | None, shift: int | None, reduction: Any, own_batches: bool
+) -> None:
+    random = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    stack = StackedLinear(FEATURES, 2, SEEDS, bias=bias, dtype=torch.float64)
+    x = drawn(3, N, FEATURES) if own_batches else drawn(N, FEATURES)
+    rows = SupervisionBatch(
+        torch.randint(2, (1, N), generator=random),
+        None if weight is None else drawn(weight, N).clamp_min(0),
+        None if shift is None else 3 * drawn(shift, N, 2),
+        reduction,
+    )
+    losses, logits = stack.loss_and_logits(x, rows, per_member=own_batches)
+    losses.sum().backward()
+    derived = [p.grad for p in stack.parameters()]
+    for p in stack.parameters():
+        p.grad = None
+    with torch.no_grad():
+        found = stack.write_gradients(x, rows, per_member=own_batches)
+    torch.testing.assert_close(found, (losses.detach(), logits))
+    for p, gradient in zip(stack.parameters(), derived, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+def test_a_loss_of_ones_own_is_derived() -> None:
+    class Louder(Supervised):
+        def loss(self, stack: Stack, batch: Batch) -> Tensor:
+            return 2 * super().loss(stack, batch)
+
+    x, y = clusters(N, 2, FEATURES, seed=5)
+    recipe = Recipe("sgd", 0.1, steps=1)
+    plain, louder = (StackedLinear(FEATURES, 2, init="zeros") for _ in range(2))
+    train(plain, x, Supervised(Supervision(y)), recipe)
+    train(louder, x, Louder(Supervision(y)), recipe)
+    torch.testing.assert_close(louder.weight, 2 * plain.weight)
 
 
 def test_zeros() -> None:

@@ -178,10 +178,11 @@ class ArrayInputs(Inputs):
     @staticmethod
     def _run(index: Int[Tensor, "*B"]) -> slice | None:
         """The rows as a slice, where each is the one after the one before."""
-        if index.ndim != 1 or not len(index):
+        if index.ndim != 1 or not index.numel():
             return None
-        first, last = int(index[0]), int(index[-1])
-        follows = last - first == len(index) - 1 and torch.equal(index, torch.arange(first, last + 1))
+        rows = index.numpy()  # whose elements are read in a tenth of the time
+        first, last = int(rows[0]), int(rows[-1])
+        follows = last - first == rows.size - 1 and np.array_equal(rows, np.arange(first, last + 1))
         return slice(first, last + 1) if follows else None
 
 

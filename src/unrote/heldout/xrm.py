@@ -28,8 +28,8 @@ from unrote.errors import DataError, OptionError
 from unrote.heldout.held_out import HeldOut
 from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed, generator
-from unrote.supervision import Supervision, SupervisionBatch
-from unrote.training import Batch, Evaluate, Objective, Recipe, train
+from unrote.supervision import Supervision, SupervisionBatch, take_examples
+from unrote.training import Batch, Evaluate, Recipe, RowsObjective, train
 
 LOOK = 4
 """Steps from one look at the held-out twins to the next where a look costs a pass through a network."""
@@ -49,7 +49,7 @@ def shorter_for_twins(recipe: Recipe, n_examples: int) -> Recipe:
     return recipe.shortened(min(1.0, max(NETWORK_SHARE, FEWEST_STEPS / steps)))
 
 
-class TwinObjective(Objective):
+class TwinObjective(RowsObjective):
     """Twins 2k and 2k+1 of pair k: each trains on its own examples and flips the labels of the other's.
 
     Args:
@@ -72,10 +72,14 @@ class TwinObjective(Objective):
         look_every: int = 1,
     ) -> None:
         self.look_every = look_every
-        self.assigned, self.n_classes, self.seeds, self.weight = assigned, n_classes, seeds, weight
+        self.assigned, self.n_classes, self.seeds = assigned, n_classes, seeds
         self.labels: Int[Tensor, "K n"] = y.repeat(len(assigned), 1)
+        trains = torch.stack([assigned, ~assigned], dim=1).flatten(0, 1).float()
+        self._weight: Float[Tensor, "S n"] = trains if weight is None else trains * weight
         self._pairs = torch.arange(len(assigned), device=y.device).unsqueeze(1)
         self._chance: tuple[int, Tensor] | None = None
+        # of the minibatch at hand: labels, and what the held-out twins say
+        self._labels: Tensor = self.labels
         self._said: Tensor | None = None
 
     def _of(self, values: Shaped[Tensor, "K n"], batch: Batch) -> Shaped[Tensor, "K B"]:
@@ -83,11 +87,6 @@ class TwinObjective(Objective):
         if batch.per_member:
             return values[self._pairs, batch.index[::2]]
         return values.index_select(1, batch.index)  # several times as fast as indexing by pair and row
-
-    def _rows(self, batch: Batch) -> Bool[Tensor, "S B"]:
-        """Which of its minibatch each twin trains on."""
-        first = self._of(self.assigned, batch)
-        return torch.stack([first, ~first], dim=1).flatten(0, 1)
 
     def prepare(self, stack: Stack, n_examples: int) -> None:
         """Refuse labels that do not fit the examples or the stack.
@@ -101,41 +100,42 @@ class TwinObjective(Objective):
             )
         Supervision(self.labels).check(n_examples, len(self.labels), stack.n_classes)
 
-    def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
-        """Class-balanced cross-entropy of each twin on its own examples, by their current labels."""
-        trains = self._rows(batch)
-        target = self._of(self.labels, batch).repeat_interleave(2, dim=0)
-        logits = stack.relative_logits(batch.x, trains, per_member=batch.per_member)
-        looks = batch.step % self.look_every == 0
-        self._said = self._held_out(stack, batch, trains, logits.detach()) if looks else None
-        weight = trains.to(logits.dtype)
-        if self.weight is not None:
-            weight = weight * self.weight[batch.index]
-        return SupervisionBatch(target, weight, None, "class_balanced").loss(logits)
+    def rows(self, stack: Stack, batch: Batch) -> SupervisionBatch:
+        """Of each twin its own examples, by their current labels, classes balanced."""
+        self._labels = self._of(self.labels, batch)
+        target = self._labels.unsqueeze(1).expand(-1, 2, -1).reshape(stack.n_members, -1)
+        weight = take_examples(self._weight, batch.index, member_dim=True)
+        return SupervisionBatch(target, weight, None, "class_balanced")
 
-    @staticmethod
     @torch.no_grad()
-    def _held_out(
-        stack: Stack, batch: Batch, trains: Bool[Tensor, "S B"], logits: Float[Tensor, "S B C"]
-    ) -> Float[Tensor, "K B C"]:
-        """What the twin that does not train on an example says of it; `logits` are those of the loss."""
+    def see(self, stack: Stack, batch: Batch, logits: Float[Tensor, "S B C"]) -> None:
+        """Ask the twin that does not train on an example what it says of it; `logits` are those of the loss."""
+        self._said = None
+        if batch.step % self.look_every:
+            return
+        first = self._of(self.assigned, batch)
         if not stack.computes_all:
+            held_out = torch.stack([~first, first], dim=1).flatten(0, 1)
             stack.eval()
-            logits = stack.relative_logits(batch.x, ~trains, per_member=batch.per_member)
+            logits = stack.relative_logits(batch.x, held_out, per_member=batch.per_member)
             stack.train()
-        return torch.where(trains[::2].unsqueeze(-1), logits[1::2], logits[::2])
+        self._said = torch.where(first.unsqueeze(-1), logits[1::2], logits[::2])
 
     @torch.no_grad()
     def after_step(self, stack: Stack, batch: Batch) -> None:
         """Flip labels by what the held-out twin said of the minibatch."""
         if self._said is None:
             return
-        p, predicted = self._said.softmax(-1).max(-1)
-        flip_probability = (p - 1 / self.n_classes) * self.n_classes / (self.n_classes - 1)
+        if self.n_classes == 2:  # (p - 1/2) * 2 in fewer calls
+            margin = self._said[..., 1] - self._said[..., 0]
+            predicted, flip_probability = (margin > 0).long(), (margin / 2).tanh_().abs_()
+        else:
+            p, predicted = self._said.softmax(-1).max(-1)
+            flip_probability = (p - 1 / self.n_classes) * self.n_classes / (self.n_classes - 1)
         if self.look_every > 1:
             flip_probability = 1 - (1 - flip_probability) ** self.look_every
         flips = self._of(self._chances(batch.epoch), batch) < flip_probability
-        labels = torch.where(flips, predicted, self._of(self.labels, batch))
+        labels = torch.where(flips, predicted, self._labels)
         if batch.per_member:
             self.labels[self._pairs, batch.index[::2]] = labels
         else:

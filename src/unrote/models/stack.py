@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unrote.data.inputs import ArrayInputs, Example, as_inputs, map_tensors
 from unrote.errors import OptionError
 from unrote.models.optimizers import Optimizer, stacked_optimizer
+from unrote.supervision import SupervisionBatch
 
 StackBuilder = Callable[[Sequence[int]], "Stack"]
 """Makes a stack with one member per seed; a member depends on its seed alone, not on its neighbours."""
@@ -98,6 +99,31 @@ class Stack(nn.Module, ABC):
         """
         logits: Tensor = self(x, where, per_member=per_member)
         return logits
+
+    def loss_and_logits(
+        self, x: Example, rows: SupervisionBatch, *, per_member: bool = False
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S B C"]]:
+        """The loss of each member on a minibatch, and the logits it is of, as `relative_logits`, without their graph.
+
+        Args:
+            x: as `forward`'s.
+            rows: what training tells the loss; members may skip the examples that weigh nothing.
+            per_member: as `forward`'s.
+        """
+        where = None if rows.weight is None else rows.weight.squeeze(0) > 0
+        logits = self.relative_logits(x, where, per_member=per_member)
+        return rows.loss(logits), logits.detach()
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether `write_gradients` is there."""
+        return False
+
+    def write_gradients(
+        self, x: Example, rows: SupervisionBatch, *, per_member: bool = False
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S B C"]]:
+        """As `loss_and_logits`, with the gradients of the losses' sum in the parameters' `grad`; no graph is made."""
+        raise NotImplementedError
 
     @abstractmethod
     def optimizer(
@@ -221,6 +247,11 @@ class TensorStack(Stack):
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.weight.device
 
     def optimizer(
         self, name: str, learning_rate: Sequence[float], weight_decay: Sequence[float], momentum: float

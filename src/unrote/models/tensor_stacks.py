@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from unrote.models.stack import TensorStack
 from unrote.seeding import generator
+from unrote.supervision import SupervisionBatch
 
 Init = Literal["uniform", "zeros"]
 
@@ -81,46 +82,64 @@ class _OwnProduct(torch.autograd.Function):
         return of_x, torch.bmm(gradients[0].mT, x) if ctx.needs_input_grad[1] else None
 
 
-class _RelativeLogits(torch.autograd.Function):
+def _binary_logits(
+    x: Tensor, weight: Float[Tensor, "S 2 d"], bias: Float[Tensor, "S 2"] | None
+) -> Float[Tensor, "S B 2"]:
     """Logits of binary heads with the first class's at 0, which leaves one column to multiply.
 
-    Autograd's own gradient of a difference of slices is several passes over tensors as large as all heads; here
-    the product is written where it belongs, and mirrored. The result lies classes first in memory, as the loss
-    wants it.
+    They lie classes first in memory, as a softmax over so few wants them.
     """
+    logits = x.new_zeros(2, len(weight), x.shape[-2])
+    difference = weight[:, 1] - weight[:, 0]
+    offset = x.new_zeros(1, 1) if bias is None else (bias[:, 1] - bias[:, 0]).unsqueeze(1)
+    if x.ndim == 2:
+        torch.addmm(offset, difference, x.T, out=logits[1])
+    else:
+        torch.baddbmm(offset.unsqueeze(1), difference.unsqueeze(1), x.mT, out=logits[1].unsqueeze(1))
+    return logits.permute(1, 2, 0)
+
+
+def _binary_gradients(
+    x: Tensor, second: Float[Tensor, "S B"], spare: list[Tensor], *, bias: bool
+) -> tuple[Float[Tensor, "S 2 d"], Float[Tensor, "S 2"] | None]:
+    """Gradients of weight and bias, from those of the second class's logits; the first class's are the opposite.
+
+    Autograd's own gradient of a difference of slices is several passes over tensors as large as all heads; here
+    the product is written where it belongs, and mirrored.
+    """
+    weight = x.new_empty(0)
+    if spare and spare[-1].device == x.device and spare[-1].dtype == x.dtype:
+        # taken out of the list: autograd copies a gradient that somebody else holds
+        weight = spare.pop()
+    weight.resize_(len(second), 2, x.shape[-1])
+    if x.ndim == 2:
+        torch.mm(second, x, out=weight[:, 1])
+    else:
+        torch.bmm(second.unsqueeze(1), x, out=weight[:, 1:])
+    torch.neg(weight[:, 1], out=weight[:, 0])
+    if not bias:
+        return weight, None
+    total = second.sum(1)
+    return weight, torch.stack([-total, total], dim=1)
+
+
+class _RelativeLogits(torch.autograd.Function):
+    """`_binary_logits`, for any loss."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, spare: list[Tensor]) -> Tensor:
         ctx.save_for_backward(x)
         ctx.spare = spare
-        logits = x.new_zeros(2, len(weight), x.shape[-2])
-        difference = weight[:, 1] - weight[:, 0]
-        offset = x.new_zeros(1, 1) if bias is None else (bias[:, 1] - bias[:, 0]).unsqueeze(1)
-        if x.ndim == 2:
-            torch.addmm(offset, difference, x.T, out=logits[1])
-        else:
-            torch.baddbmm(offset.unsqueeze(1), difference.unsqueeze(1), x.mT, out=logits[1].unsqueeze(1))
-        return logits.permute(1, 2, 0)
+        return _binary_logits(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor | None, None]:
         (x,) = ctx.saved_tensors
-        second = gradients[0][..., 1]
-        weight = x.new_empty(0)
-        if ctx.spare and ctx.spare[-1].device == x.device and ctx.spare[-1].dtype == x.dtype:
-            # taken out of the list: autograd copies a gradient that somebody else holds
-            weight = ctx.spare.pop()
-        weight.resize_(len(second), 2, x.shape[-1])
-        if x.ndim == 2:
-            torch.mm(second, x, out=weight[:, 1])
-        else:
-            torch.bmm(second.unsqueeze(1), x, out=weight[:, 1:])
-        torch.neg(weight[:, 1], out=weight[:, 0])
-        bias = None
-        if ctx.needs_input_grad[2]:
-            total = second.sum(1)
-            bias = torch.stack([-total, total], dim=1)
-        return None, weight, bias, None
+        return (
+            None,
+            *_binary_gradients(x, gradients[0][..., 1], ctx.spare, bias=ctx.needs_input_grad[2]),
+            None,
+        )
 
 
 class StackedLinear(TensorStack):
@@ -188,6 +207,34 @@ class StackedLinear(TensorStack):
         x = x.flatten(2 if per_member else 1).to(self.weight.dtype)
         logits: Tensor = _RelativeLogits.apply(x, self.weight, self.bias, self._spare)  # type: ignore[no-untyped-call]
         return logits
+
+    @property
+    def closed_form(self) -> bool:
+        """See `Stack.closed_form`: of two classes."""
+        return self.n_classes == 2
+
+    def write_gradients(
+        self, x: Tensor, rows: SupervisionBatch, *, per_member: bool = False
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S B C"]]:
+        """See `Stack.write_gradients`.
+
+        With the margin m between the logits, shift included, and the sign s of the target, an example's loss is
+        log(1 + exp(-s m)), and its gradient with respect to m is -s / (1 + exp(s m)).
+        """
+        x = x.flatten(2 if per_member else 1).to(self.weight.dtype)
+        logits = _binary_logits(x, self.weight, self.bias)
+        sign, shift = rows.margins(self.weight.dtype)
+        shares = rows.shares(self.n_members, 2, self.weight.dtype)
+        if shares is None:
+            shares = torch.full((), 1 / x.shape[-2], dtype=x.dtype, device=x.device)
+        margin = logits[..., 1] if shift is None else logits[..., 1] + shift
+        wrong = (margin * sign).neg_()
+        losses = F.softplus(wrong).mul_(shares).sum(1)
+        second = wrong.sigmoid_().mul_(sign).mul_(-shares)
+        self.weight.grad, bias = _binary_gradients(x, second, self._spare, bias=self.bias is not None)
+        if self.bias is not None:
+            self.bias.grad = bias
+        return losses, logits
 
 
 class StackedMLP(TensorStack):

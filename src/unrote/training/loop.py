@@ -180,7 +180,7 @@ class _Run:
         self.diverged_at = torch.full((stack.n_members,), -1, device=stack.device)
         self._losses: list[Float[Tensor, " S"]] = []  # since they were last looked at
         self.loss_sum = torch.zeros(stack.n_members, device=stack.device)
-        self.loss_count = torch.zeros((), dtype=torch.long)
+        self.loss_count = 0
 
     @property
     def finished(self) -> bool:
@@ -191,23 +191,20 @@ class _Run:
         """One step of every member."""
         self.stack.step = batch.step
         self.updates.start()
-        losses = self.objective.loss(self.stack, batch)
-        self.updates.apply(losses)
+        losses = self.updates.take(batch)
         self.objective.after_step(self.stack, batch)
-        self._losses.append(losses.detach())
+        losses = losses.detach()
+        self._losses.append(losses)
+        self.loss_sum += losses
+        self.loss_count += 1
         self.step = batch.step + 1
 
     def _settle(self) -> None:
-        """Take account of the losses since the last time; done at once for several steps, which is cheaper."""
-        if not self._losses:
-            return
-        losses = torch.stack(self._losses)
-        lost = ~torch.isfinite(losses)
-        first = self.step - len(losses) + lost.long().argmax(0)
-        self.diverged_at = torch.where(lost.any(0) & (self.diverged_at < 0), first, self.diverged_at)
-        for loss in losses:  # one after the other, so that the sum does not depend on when this is called
-            self.loss_sum += loss
-        self.loss_count += len(losses)
+        """Find when members diverged since the last time: their sums have left the finite numbers."""
+        if self._losses and not bool(torch.isfinite(self.loss_sum).all()):
+            lost = ~torch.isfinite(torch.stack(self._losses))
+            first = self.step - len(lost) + lost.long().argmax(0)
+            self.diverged_at = torch.where(lost.any(0) & (self.diverged_at < 0), first, self.diverged_at)
         self._losses.clear()
 
     def look(self) -> float:
@@ -222,15 +219,15 @@ class _Run:
         if bool((gone & ~self._reported).any()):
             describe(divergences(self.diverged_at, self.order), gone & ~self._reported, self.recipe)
             self._reported = gone
-        return float((self.loss_sum[alive] / self.loss_count.clamp_min(1)).mean())
+        return float((self.loss_sum[alive] / max(1, self.loss_count)).mean())
 
     def record(self, epoch: int, metrics: Mapping[str, Tensor]) -> None:
         """Add an evaluation to the history and take note of the best parameters."""
         self._settle()
-        values = {"loss": self.loss_sum / self.loss_count.clamp_min(1), **metrics}
+        values = {"loss": self.loss_sum / max(1, self.loss_count), **metrics}
         columns = {name: value.tolist() for name, value in values.items()}
         self.history.append({"step": self.step, "epoch": epoch, **columns})
-        self.loss_sum, self.loss_count = torch.zeros_like(self.loss_sum), torch.zeros_like(self.loss_count)
+        self.loss_sum, self.loss_count = torch.zeros_like(self.loss_sum), 0
         if self.best is not None:
             self.best.update(metrics, self.step)
 
@@ -246,7 +243,7 @@ class _Run:
             "run": {
                 "diverged_at": self.diverged_at,
                 "loss_sum": self.loss_sum,
-                "loss_count": self.loss_count,
+                "loss_count": torch.tensor(self.loss_count),
             },
         }
         tensors = {
@@ -277,7 +274,7 @@ class _Run:
                 self.updates.scale.load({name: value.to(device) for name, value in parts["scale"].items()})
             run = {name: value.to(device) for name, value in parts["run"].items()}
             self.diverged_at, self.loss_sum = run["diverged_at"], run["loss_sum"]
-            self.loss_count = run["loss_count"].cpu()
+            self.loss_count = int(run["loss_count"])
             self.step, self.history = checkpoint.step, list(checkpoint.record["history"])
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(

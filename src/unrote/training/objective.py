@@ -8,7 +8,7 @@ from torch import Tensor
 from unrote.data.inputs import Example
 from unrote.errors import OptionError
 from unrote.models import Stack
-from unrote.supervision import Supervision
+from unrote.supervision import Supervision, SupervisionBatch
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,33 @@ class Objective:
         return {}
 
 
-class Supervised(Objective):
+class RowsObjective(Objective):
+    """A loss that is told by what each minibatch's examples are given: `rows` says all of it.
+
+    Heads whose gradient can be written down train on it without autograd, as long as a subclass leaves `loss` alone.
+    """
+
+    def rows(self, stack: Stack, batch: Batch) -> SupervisionBatch:
+        """What training tells the loss about a minibatch."""
+        raise NotImplementedError
+
+    def see(self, stack: Stack, batch: Batch, logits: Float[Tensor, "S B C"]) -> None:
+        """Called with the logits of the loss, up to a number per example, before the update."""
+
+    def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
+        """Weighted, shifted cross-entropy of each member."""
+        losses, logits = stack.loss_and_logits(batch.x, self.rows(stack, batch), per_member=batch.per_member)
+        self.see(stack, batch, logits)
+        return losses
+
+    def gradients(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
+        """The same, with the gradients of the stack's parameters written down; see `Stack.closed_form`."""
+        losses, logits = stack.write_gradients(batch.x, self.rows(stack, batch), per_member=batch.per_member)
+        self.see(stack, batch, logits)
+        return losses
+
+
+class Supervised(RowsObjective):
     """The loss of a `Supervision` that training does not change."""
 
     def __init__(self, supervision: Supervision) -> None:
@@ -83,8 +109,6 @@ class Supervised(Objective):
         self.supervision.check(n_examples, stack.n_members, stack.n_classes)
         self.supervision = self.supervision.to(stack.device)
 
-    def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
-        """Weighted, shifted cross-entropy of each member."""
-        rows = self.supervision.batch(batch.index)
-        where = None if rows.weight is None else rows.weight.squeeze(0) > 0
-        return rows.loss(stack.relative_logits(batch.x, where, per_member=batch.per_member))
+    def rows(self, stack: Stack, batch: Batch) -> SupervisionBatch:
+        """See `RowsObjective.rows`."""
+        return self.supervision.batch(batch.index)

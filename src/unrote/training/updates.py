@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unrote.models import ModuleStack, Stack, stacked_optimizer
 from unrote.models.sharding import own as own_slice
-from unrote.training.objective import Objective
+from unrote.training.objective import Batch, Objective, RowsObjective
 from unrote.training.recipe import Recipe
 
 _GROW_AFTER = 2000  # updates without overflow, as torch.amp.GradScaler has it
@@ -55,7 +55,7 @@ class Updates:
     """
 
     def __init__(self, stack: Stack, objective: Objective, recipe: Recipe) -> None:
-        self.stack, self.clip_norm = stack, recipe.clip_norm
+        self.stack, self.objective, self.clip_norm = stack, objective, recipe.clip_norm
         rates = recipe.per_member("learning_rate", stack.n_members)
         decays = recipe.per_member("weight_decay", stack.n_members)
         self.optimizers = {"optimizer": stack.optimizer(recipe.optimizer, rates, decays, recipe.momentum)}
@@ -65,6 +65,8 @@ class Updates:
                 self.own, recipe.optimizer, rates, decays, recipe.momentum
             )
         self._trained = [*stack.parameters(), *self.own]
+        plain = isinstance(objective, RowsObjective) and type(objective).loss is RowsObjective.loss
+        self.closed_form = stack.closed_form and plain
         half = isinstance(stack, ModuleStack) and stack.compute.precision == "fp16"
         self.scale = LossScale(stack.n_members, stack.device) if half else None
 
@@ -74,24 +76,38 @@ class Updates:
         for p in self._trained:
             p.grad = None
 
-    def apply(self, losses: Float[Tensor, " S"]) -> None:
-        """Take a step on the sum of the losses; members share no parameter."""
-        has_gradient = losses.requires_grad  # not so if no member has a weighted example in the minibatch
-        if has_gradient:
-            (losses if self.scale is None else losses * self.scale.factor).sum().backward()
-        if isinstance(self.stack, ModuleStack) and self.stack.processes is not None:
-            self.stack.share_gradients()
-            has_gradient = True  # perhaps on another process
-        if not has_gradient:
-            return
-        if self.scale is not None:
-            self._unscale(self.scale)
+    def take(self, batch: Batch) -> Float[Tensor, " S"]:
+        """Take a step on the sum of the members' losses, which share no parameter; gives the losses."""
+        if self.closed_form:
+            losses = self._write_gradients(batch)
+        else:
+            losses = self.objective.loss(self.stack, batch)
+            if not self._derive_gradients(losses):
+                return losses
         if self.clip_norm is not None:
             norms = gradient_norms(self.stack, self.own)
             # a norm that is not finite is left for the run to notice
             multiply_gradients(self.stack, self.own, (self.clip_norm / (norms + 1e-6)).clamp_max(1.0))
         for optimizer in self.optimizers.values():
             optimizer.step()
+        return losses
+
+    @torch.no_grad()
+    def _write_gradients(self, batch: Batch) -> Float[Tensor, " S"]:
+        assert isinstance(self.objective, RowsObjective)
+        return self.objective.gradients(self.stack, batch)
+
+    def _derive_gradients(self, losses: Float[Tensor, " S"]) -> bool:
+        """Whether there are any: not if no member has a weighted example in the minibatch."""
+        has_gradient = losses.requires_grad
+        if has_gradient:
+            (losses if self.scale is None else losses * self.scale.factor).sum().backward()
+        if isinstance(self.stack, ModuleStack) and self.stack.processes is not None:
+            self.stack.share_gradients()
+            has_gradient = True  # perhaps on another process
+        if has_gradient and self.scale is not None:
+            self._unscale(self.scale)
+        return has_gradient
 
     def _unscale(self, scale: LossScale) -> None:
         multiply_gradients(self.stack, self.own, 1 / scale.factor)
