@@ -51,12 +51,15 @@ def cross_entropy(
     if shift is not None:
         logits = logits + shift
     target = target.expand(logits.shape[:2])
+    return -_log_softmax(logits).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+
+
+def _log_softmax(logits: Float[Tensor, "S B C"]) -> Float[Tensor, "S B C"]:
     if len(logits) > 1 and logits.shape[-1] <= _FEW_CLASSES:
         # a softmax over a short last dimension runs one example at a time; over the first it is vectorised,
         # which pays for the copy several times over
-        log_p = F.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0)
-        return -log_p.gather(0, target.unsqueeze(0)).squeeze(0)
-    return -F.log_softmax(logits, dim=-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        return F.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0).movedim(0, -1)
+    return F.log_softmax(logits, dim=-1)
 
 
 def class_balance(
@@ -69,7 +72,7 @@ def class_balance(
     target = target.expand(weight.shape)
     mass = weight.new_zeros(weight.shape[0], n_classes).scatter_add_(1, target, weight)
     own = mass.gather(1, target)
-    return torch.where(weight > 0, weight / own.clamp_min(torch.finfo(own.dtype).tiny), 0.0)
+    return weight / own.clamp_min_(torch.finfo(own.dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,19 @@ class SupervisionBatch:
         losses = cross_entropy(logits, self.target, self.shift)
         shares = self.shares(len(losses), logits.shape[-1], losses.dtype)
         return losses.mean(1) if shares is None else (shares * losses).sum(1)
+
+    def loss_and_gradient(
+        self, logits: Float[Tensor, "S B C"]
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S B C"]]:
+        """The loss of each member and its gradient by the logits, of which all have to be numbers; makes no graph."""
+        shares = self.shares(len(logits), logits.shape[-1], logits.dtype)
+        if shares is None:
+            shares = logits.new_full((1, 1), 1 / logits.shape[1])
+        log_p = _log_softmax(logits if self.shift is None else logits + self.shift)
+        target = self.target.expand(log_p.shape[:2]).unsqueeze(-1)
+        losses = log_p.gather(-1, target).squeeze(-1).mul_(-shares).sum(1)
+        gradient = log_p.exp_().sub_(torch.zeros_like(log_p).scatter_(-1, target, 1.0))
+        return losses, gradient.mul_(shares.unsqueeze(-1))
 
     def shares(self, n_members: int, n_classes: int, dtype: torch.dtype) -> Float[Tensor, "_ B"] | None:
         """What the examples' losses are multiplied by in the sum that is the loss; None if all by 1 / B."""

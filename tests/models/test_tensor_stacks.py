@@ -185,21 +185,25 @@ def test_layers_of_a_perceptron_start_apart() -> None:
 @pytest.mark.parametrize("reduction", ["mean", "class_balanced"])
 @pytest.mark.parametrize("shift", [None, 1, 3])
 @pytest.mark.parametrize("weight", [None, 1, 3])
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "without bias", "binary", "binary without bias", "mlp"])
 def test_gradients_that_are_written_down_are_those_of_autograd(
-    bias: bool, weight: int | None, shift: int | None, reduction: Any, own_batches: bool
+    kind: str, weight: int | None, shift: int | None, reduction: Any, own_batches: bool
 ) -> None:
     random = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
-    stack = StackedLinear(FEATURES, 2, SEEDS, bias=bias, dtype=torch.float64)
+    classes = 2 if "binary" in kind else CLASSES
+    if kind == "mlp":
+        stack: Stack = make("mlp")
+    else:
+        stack = StackedLinear(FEATURES, classes, SEEDS, bias="without" not in kind, dtype=torch.float64)
     x = drawn(3, N, FEATURES) if own_batches else drawn(N, FEATURES)
     rows = SupervisionBatch(
-        torch.randint(2, (1, N), generator=random),
+        torch.randint(classes, (1, N), generator=random),
         None if weight is None else drawn(weight, N).clamp_min(0),
-        None if shift is None else 3 * drawn(shift, N, 2),
+        None if shift is None else 3 * drawn(shift, N, classes),
         reduction,
     )
     losses, logits = stack.loss_and_logits(x, rows, per_member=own_batches)

@@ -326,7 +326,7 @@ class TestDivergence:
         assert int(result.best_step[1]) == 5
         assert all(bool(torch.isfinite(p).all()) for p in stack.parameters())
         shorter = small_stack()
-        train(shorter, X, supervised(), Recipe("sgd", 0.1, batch_size=5, epochs=1))
+        train(shorter, X, _Poisoned([1], 7), Recipe("sgd", 0.1, batch_size=5, epochs=1))
         assert torch.equal(stack.weight[1], shorter.weight[1])
 
     @pytest.mark.parametrize("steps", [6, 40])

@@ -165,7 +165,7 @@ class TestNaN:
         assert len(told) == 1
         (divergence,) = result.divergences
         assert (divergence.member, divergence.step, divergence.indices) == (1, 13, self.indices(13))
-        train(plain, X, Supervised(Supervision(Y)), self.recipe, seed=4)
+        train(plain, X, Poisoned([], 13), self.recipe, seed=4)
         for member in (0, 2):
             assert torch.equal(stack.weight[member], plain.weight[member])
         assert not bool(stack.weight[1].isfinite().any())

@@ -77,7 +77,7 @@ class TwinObjective(RowsObjective):
         trains = torch.stack([assigned, ~assigned], dim=1).flatten(0, 1).float()
         self._weight: Float[Tensor, "S n"] = trains if weight is None else trains * weight
         self._pairs = torch.arange(len(assigned), device=y.device).unsqueeze(1)
-        self._chance: tuple[int, Tensor] | None = None
+        self._least: tuple[int, Tensor] | None = None
         # of the minibatch at hand: labels, and what the held-out twins say
         self._labels: Tensor = self.labels
         self._said: Tensor | None = None
@@ -126,28 +126,33 @@ class TwinObjective(RowsObjective):
         """Flip labels by what the held-out twin said of the minibatch."""
         if self._said is None:
             return
-        if self.n_classes == 2:  # (p - 1/2) * 2 in fewer calls
+        least = self._of(self._least_confidence(batch.epoch), batch)
+        if self.n_classes == 2:  # a margin is quicker than a softmax
             margin = self._said[..., 1] - self._said[..., 0]
-            predicted, flip_probability = (margin > 0).long(), (margin / 2).tanh_().abs_()
+            flips, predicted = margin.abs() > least, (margin > 0).long()
         else:
             p, predicted = self._said.softmax(-1).max(-1)
-            flip_probability = (p - 1 / self.n_classes) * self.n_classes / (self.n_classes - 1)
-        if self.look_every > 1:
-            flip_probability = 1 - (1 - flip_probability) ** self.look_every
-        flips = self._of(self._chances(batch.epoch), batch) < flip_probability
+            flips = p > least
         labels = torch.where(flips, predicted, self._labels)
         if batch.per_member:
             self.labels[self._pairs, batch.index[::2]] = labels
         else:
             self.labels.index_copy_(1, batch.index, labels)
 
-    def _chances(self, epoch: int) -> Float[Tensor, "K n"]:
-        """One uniform number per pair and example, new each epoch, whatever the order of the minibatches."""
-        if self._chance is None or self._chance[0] != epoch:
-            n = self.labels.shape[1]
+    def _least_confidence(self, epoch: int) -> Float[Tensor, "K n"]:
+        """How sure a twin must be of an example for its label to flip: max p, or of two classes the margin.
+
+        It follows from one uniform number per pair and example, new each epoch, whatever the order of minibatches.
+        """
+        if self._least is None or self._least[0] != epoch:
+            n, C = self.labels.shape[1], self.n_classes
             drawn = [torch.rand(n, generator=generator(seed, "flip", epoch)) for seed in self.seeds]
-            self._chance = epoch, torch.stack(drawn).to(self.labels.device)
-        return self._chance[1]
+            # to flip in so many looks with chance 1 - (1 - q)^looks
+            q = 1 - (1 - torch.stack(drawn)) ** (1 / self.look_every)
+            # q = (p - 1/C) * C/(C-1), which of two classes is tanh(margin / 2)
+            least = 2 * torch.atanh(q) if C == 2 else q * (C - 1) / C + 1 / C
+            self._least = epoch, least.to(self.labels.device)
+        return self._least[1]
 
     def state(self) -> dict[str, Tensor]:
         """The current labels."""

@@ -42,6 +42,9 @@ class Stack(nn.Module, ABC):
     computes_all = False
     """Whether logits that are not asked for are computed all the same, and by the same rule in training."""
 
+    closed_form = False
+    """Whether `write_gradients` is there."""
+
     def __init__(self, seeds: Sequence[int], n_classes: int) -> None:
         super().__init__()
         if not seeds:
@@ -113,11 +116,6 @@ class Stack(nn.Module, ABC):
         where = None if rows.weight is None else rows.weight.squeeze(0) > 0
         logits = self.relative_logits(x, where, per_member=per_member)
         return rows.loss(logits), logits.detach()
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether `write_gradients` is there."""
-        return False
 
     def write_gradients(
         self, x: Example, rows: SupervisionBatch, *, per_member: bool = False
@@ -244,6 +242,7 @@ class TensorStack(Stack):
     """
 
     computes_all = True
+    closed_form = True
 
     weight: nn.Parameter
     bias: nn.Parameter | None

@@ -208,20 +208,25 @@ class StackedLinear(TensorStack):
         logits: Tensor = _RelativeLogits.apply(x, self.weight, self.bias, self._spare)  # type: ignore[no-untyped-call]
         return logits
 
-    @property
-    def closed_form(self) -> bool:
-        """See `Stack.closed_form`: of two classes."""
-        return self.n_classes == 2
-
     def write_gradients(
         self, x: Tensor, rows: SupervisionBatch, *, per_member: bool = False
     ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S B C"]]:
-        """See `Stack.write_gradients`.
-
-        With the margin m between the logits, shift included, and the sign s of the target, an example's loss is
-        log(1 + exp(-s m)), and its gradient with respect to m is -s / (1 + exp(s m)).
-        """
+        """See `Stack.write_gradients`."""
         x = x.flatten(2 if per_member else 1).to(self.weight.dtype)
+        if self.n_classes == 2:
+            return self._write_binary_gradients(x, rows)
+        logits = _product(x, self.weight, self.bias, per_member=per_member)
+        losses, gradient = rows.loss_and_gradient(logits)
+        self.weight.grad = gradient.mT @ x
+        if self.bias is not None:
+            self.bias.grad = gradient.sum(1)
+        return losses, logits
+
+    def _write_binary_gradients(
+        self, x: Tensor, rows: SupervisionBatch
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S B 2"]]:
+        # With the margin m between the logits, shift included, and the sign s of the target, an example's loss is
+        # log(1 + exp(-s m)), and its gradient by m is -s / (1 + exp(s m)).
         logits = _binary_logits(x, self.weight, self.bias)
         sign, shift = rows.margins(self.weight.dtype)
         shares = rows.shares(self.n_members, 2, self.weight.dtype)
@@ -277,3 +282,15 @@ class StackedMLP(TensorStack):
     ) -> Float[Tensor, "S B C"]:
         """See `Stack.forward`; all logits are computed, it costs less than choosing."""
         return self.features_and_logits(x, per_member=per_member)[1]
+
+    def write_gradients(
+        self, x: Tensor, rows: SupervisionBatch, *, per_member: bool = False
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S B C"]]:
+        """See `Stack.write_gradients`."""
+        x = x.flatten(2 if per_member else 1).to(self.weight.dtype)
+        features, logits = self.features_and_logits(x, per_member=per_member)
+        losses, gradient = rows.loss_and_gradient(logits)
+        self.weight.grad, self.bias.grad = gradient.mT @ features, gradient.sum(1)
+        hidden = (gradient @ self.weight).mul_(features > 0)
+        self.hidden_weight.grad, self.hidden_bias.grad = hidden.mT @ x, hidden.sum(1)
+        return losses, logits
