@@ -110,7 +110,7 @@ def trunk(
         checkpoints=checkpoints,
         progress=progress,
     )
-    return replace(twins, trained=None)  # the heads alone are no models of the examples
+    return replace(twins, trained=None, source="trunk")  # the heads alone are no models of the examples
 
 
 def begun(
