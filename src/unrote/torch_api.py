@@ -67,7 +67,7 @@ def held_out_logits(
         method: "xrm", twins that make the shortcut purer as they train; "trunk", twins that are linear heads on the
             features of a model that has begun to learn (`unrote.heldout.trunk`), at a third of the cost; "auto", the
             second, but the first for linear models, for models whose last linear layer is not to be found, and where
-            such heads know too little; or "kfold", five-fold cross-fitting.
+            such heads know little and networks more; or "kfold", five-fold cross-fitting.
         recipe: how the model itself is trained; twins that learn features train for half of it, though for 400 steps
             if it has so many. Default: Adam, 1e-3, 60 epochs.
         collate: makes a minibatch of a list of x; default torch's. For x of different lengths, pad here.

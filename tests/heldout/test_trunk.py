@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from toys import planted_task
 from unrote import evaluate, fit, held_out_logits
 from unrote.agreement import Agreement
 from unrote.data import Split, Task
-from unrote.heldout import begun, first_steps, trunk, xrm
+from unrote.heldout import XRMResult, begun, default_twins, first_steps, trunk, xrm
 from unrote.heldout.trunk import ENOUGH, share_known
 from unrote.methods import METHODS, shortcut_search
 from unrote.methods.session import HeldOutSource, Session
@@ -224,6 +225,30 @@ class TestWhereHeadsKnowTooLittle:
             assert asked == [None]
         else:
             assert torch.equal(asked[0], session.held_out("trunk").logits)
+
+
+@pytest.mark.parametrize(
+    ("heads", "networks", "wanted"),
+    [(0.9, None, "trunk"), (0.7, 0.9, "xrm"), (0.7, 0.7, "trunk"), (0.7, 0.55, "trunk"), (None, 0.6, "xrm")],
+)
+def test_who_knows_more_is_asked_where_heads_know_little(
+    heads: float | None, networks: float | None, wanted: str
+) -> None:
+    """Networks that there is no need for are not trained, and those that learn by heart are not believed."""
+    y = torch.arange(200) % 2
+
+    def right_about(share: float | None, source: Literal["xrm", "trunk"]) -> Callable[[], XRMResult]:
+        def trained() -> XRMResult:
+            assert share is not None
+            said = torch.where(torch.arange(200) < 200 * share, y, 1 - y)
+            logits = nn.functional.one_hot(said).float().unsqueeze(0)
+            half, none = (torch.arange(200) < 100).unsqueeze(0), torch.zeros(1, 200, dtype=torch.long)
+            return XRMResult(logits, half, said.unsqueeze(0), y, none, None, None, source=source)
+
+        return trained
+
+    found = default_twins(right_about(heads, "trunk") if heads else None, right_about(networks, "xrm"))
+    assert found.source == wanted
 
 
 def test_share_known_is_balanced_accuracy_less_chance() -> None:

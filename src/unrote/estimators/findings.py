@@ -43,7 +43,11 @@ def find_held_out(
     held_out = fitted.artefacts.get("held_out")
     if held_out is None and source is not None:
         held_out = session.held_out(source)
-    twins = session.artefacts.get("xrm") or session.artefacts.get("trunk")
+    made_by = None if held_out is None else held_out.source
+    names = sorted(
+        ("xrm", "trunk"), key=lambda name: name != made_by
+    )  # first whose held-out logits these are
+    twins = next((session.artefacts[name] for name in names if name in session.artefacts), None)
     if held_out is None and twins is not None:
         held_out = twins.held_out()
     if held_out is None:

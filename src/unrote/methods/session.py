@@ -213,7 +213,7 @@ class Session:
 
         Args:
             source: "auto" is "xrm" where the examples are features already, or XRM's twins are at hand, else "trunk",
-                unless its heads know too little (`default_twins`).
+                unless its heads know too little and networks more (`default_twins`).
 
         Raises:
             OptionError: if `source` is neither one of those named nor an array.
@@ -256,9 +256,9 @@ class Session:
         )
 
     def _twins(self) -> XRMResult:
-        """XRM's twins: those at hand, else as heads if these know enough, else of the model's own kind."""
-        heads = self._trunk if self._kind.stands_on_trunk and "xrm" not in self.artefacts else None
-        return default_twins(heads, self.xrm)
+        """XRM's twins: those at hand, else heads or models of the model's own kind; the same each time."""
+        at_hand = "xrm" in self.artefacts and "trunk" not in self.artefacts
+        return default_twins(self._trunk if self._kind.stands_on_trunk and not at_hand else None, self.xrm)
 
     def _trunk(self) -> XRMResult:
         recipe = trunk_recipe(len(self.y))
