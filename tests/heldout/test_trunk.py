@@ -229,7 +229,7 @@ class TestWhereHeadsKnowTooLittle:
 
 @pytest.mark.parametrize(
     ("heads", "networks", "wanted"),
-    [(0.9, None, "trunk"), (0.7, 0.9, "xrm"), (0.7, 0.7, "trunk"), (0.7, 0.55, "trunk"), (None, 0.6, "xrm")],
+    [(0.9, None, "trunk"), (0.7, 0.8, "xrm"), (0.7, 0.74, "trunk"), (0.7, 0.55, "trunk"), (None, 0.6, "xrm")],
 )
 def test_who_knows_more_is_asked_where_heads_know_little(
     heads: float | None, networks: float | None, wanted: str
