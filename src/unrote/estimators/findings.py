@@ -44,10 +44,9 @@ def find_held_out(
     if held_out is None and source is not None:
         held_out = session.held_out(source)
     made_by = None if held_out is None else held_out.source
-    names = sorted(
-        ("xrm", "trunk"), key=lambda name: name != made_by
-    )  # first whose held-out logits these are
-    twins = next((session.artefacts[name] for name in names if name in session.artefacts), None)
+    # where there are both, those that made the held-out logits
+    sources = ("trunk", "xrm") if made_by == "trunk" else ("xrm", "trunk")
+    twins = next((session.artefacts[one] for one in sources if one in session.artefacts), None)
     if held_out is None and twins is not None:
         held_out = twins.held_out()
     if held_out is None:
