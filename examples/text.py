@@ -2,8 +2,9 @@
 
 In training nearly all bad sentences are about films and nearly all good ones about products, so that words of the
 subject give the sentiment away; in the test they do not. Neither run is told what a sentence is about. The network
-averages learned vectors of words and pairs of words, which two thousand sentences are few to learn from. Test
-accuracy in the worst group, as measured: ERM 0.15, MAT 0.25. About ten seconds on one core; the sentences come from
+averages learned vectors of words and pairs of words, which two thousand sentences are few to learn from. The vectors
+begin at random and show little of the subject, so that MAT's twins are networks too, by themselves. Test accuracy in
+the worst group, as measured: ERM 0.15, MAT 0.25. About ten seconds on one core; the sentences come from
 
     unrote data fetch reviews
 
@@ -98,9 +99,9 @@ def split(rows: list[tuple[str, int, int]]) -> unrote.Split:
 task = unrote.Task("sentences", **{name: split(rows) for name, rows in parts.items()})
 recipe = unrote.Recipe("adam", 5e-3, batch_size=64, epochs=given.epochs)
 worst = {}
-# "auto", MAT's default temperature, would train ten networks more to see whether there is a shortcut; and word
-# vectors that begin at random show no subject, so that twins have to learn theirs
-for name, settings in (("erm", {}), ("mat", {"temperature": 0.1, "held_out": "xrm"})):
+# "auto", MAT's default temperature, would find no shortcut: of so few sentences no two pairs of twins learn the
+# subject alike
+for name, settings in (("erm", {}), ("mat", {"temperature": 0.1})):
     fitted = unrote.fit(task, name, model=WordVectors, recipe=recipe, **settings)
     report = unrote.evaluate(fitted, task)
     worst[name] = report.worst_group.accuracy

@@ -29,6 +29,7 @@ from unrote.automatic import (
 from unrote.data import Split, Task, load_task
 from unrote.errors import OptionError
 from unrote.figures.two_shortcuts import two_shortcuts
+from unrote.heldout import HeldOut
 from unrote.heldout.kfold import stratified_folds
 from unrote.methods import METHODS, Fitted, Session
 from unrote.methods.shortcut_search import NextRule, first_shortcut, next_rule
@@ -303,12 +304,17 @@ def test_heads_of_a_network_have_to_agree_with_networks() -> None:
     session = Session(
         task, lambda seeds: StackedMLP(8, 2, seeds, hidden=16), Recipe("adam", 1e-2, batch_size=50, epochs=30)
     )
-    rule = session.held_out().logits
-    assert first_shortcut(session, rule, settings()).evidence.agreement.easy_rule
+    heads = session.held_out()
     tenth = (torch.arange(400) % 10 == 0).unsqueeze(1)
-    assert not first_shortcut(
-        session, torch.where(tenth, -rule, rule), settings()
-    ).evidence.agreement.easy_rule
+    other = replace(heads, logits=torch.where(tenth, -heads.logits, heads.logits))
+
+    def easy(held_out: HeldOut) -> bool:
+        return first_shortcut(session, held_out, settings()).evidence.agreement.easy_rule
+
+    assert easy(heads)
+    assert not easy(other)
+    # twins that are networks are of the pairs' own kind
+    assert easy(replace(other, source="xrm"))
 
 
 def mat(task: Any, recipe: Recipe, seed: int = 0, method: str = "mat", **settings: Any) -> Fitted:
@@ -328,7 +334,7 @@ def test_what_is_left_open_is_asked_again_with_more_of_the_examples(tmp_path: Pa
         Recipe("adam", 1e-2, epochs=100, batch_size=100),
         checkpoint_folder=tmp_path,
     )
-    found = first_shortcut(session, session.held_out().logits, settings())
+    found = first_shortcut(session, session.held_out(), settings())
     assert found.evidence.agreement.easy_rule
     assert not found.evidence.shortcut
     assert (tmp_path / "cross-fit-0-2").exists()

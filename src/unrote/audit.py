@@ -207,7 +207,7 @@ def audit_table(
     test_minority = inferred_minority(twins.stack, made, "test")
     predictions = erm.predict(test.x), mat.predict(test.x)
     erm_scores, mat_scores = (score(made, one, test_minority) for one in predictions)
-    evidence = first_shortcut(session, twins.logits[twins.best], settings((0.1,))).evidence
+    evidence = first_shortcut(session, twins.held_out(), settings((0.1,))).evidence
     trained = erm.logits(made.task.train.x)
     degenerate = bool(twins.degenerate[twins.best])
     by_row = _by_row(made, trained, held_out, minority)

@@ -23,7 +23,16 @@ from torch.utils.data import Dataset, TensorDataset, default_collate
 from unrote.data.inputs import ArrayInputs, DatasetInputs, Inputs
 from unrote.data.task import as_labels
 from unrote.errors import DataError, OptionError
-from unrote.heldout import begun, kfold, stands_on_trunk, trunk, xrm
+from unrote.heldout import (
+    XRMResult,
+    begun,
+    default_twins,
+    kfold,
+    shorter_for_twins,
+    stands_on_trunk,
+    trunk,
+    xrm,
+)
 from unrote.models import ModuleStack
 from unrote.presets import DEFAULT
 from unrote.training import Recipe
@@ -57,9 +66,10 @@ def held_out_logits(
         labels: (n,) class indices; read off the items if not given, which loads every example once.
         method: "xrm", twins that make the shortcut purer as they train; "trunk", twins that are linear heads on the
             features of a model that has begun to learn (`unrote.heldout.trunk`), at a third of the cost; "auto", the
-            second but for linear models, and models whose last linear layer is not to be found; or "kfold",
-            five-fold cross-fitting.
-        recipe: how the models are trained; best as the model itself is. Default: Adam, 1e-3, 60 epochs.
+            second, but the first for linear models, for models whose last linear layer is not to be found, and where
+            such heads know little and networks more; or "kfold", five-fold cross-fitting.
+        recipe: how the model itself is trained; twins that learn features train for half of it, though for 400 steps
+            if it has so many. Default: Adam, 1e-3, 60 epochs.
         collate: makes a minibatch of a list of x; default torch's. For x of different lengths, pad here.
         workers: loading processes for a data set.
         device: where the models are trained; default where the factory puts them.
@@ -89,15 +99,26 @@ def held_out_logits(
             stack.predict_batch_size = trained.batch_size
         return stack if device is None else stack.to(device)
 
-    if method == "auto":
-        method = "trunk" if stands_on_trunk(build([0])) else "xrm"
-    bar = f"held-out: {method}" if progress else None
-    if method == "trunk":
-        network = begun(x, y, build, trained, n_classes=n_classes, seed=seed, progress=bar)
-        return trunk(x, y, network, n_classes=n_classes, seed=seed, progress=bar).held_out().logits
+    def bar(source: str) -> str | None:
+        return f"held-out: {source}" if progress else None
+
     if method == "kfold":
-        return kfold(x, y, build, trained, seed=seed, progress=bar).logits
-    return xrm(x, y, build, trained, n_classes=n_classes, seeds=[seed], progress=bar).held_out().logits
+        return kfold(x, y, build, trained, seed=seed, progress=bar("kfold")).logits
+    model = build([0])
+    has_trunk, learns_features = stands_on_trunk(model), model.learns_features
+    del model  # made for this alone
+
+    def heads() -> XRMResult:
+        network = begun(x, y, build, trained, n_classes=n_classes, seed=seed, progress=bar("trunk"))
+        return trunk(x, y, network, n_classes=n_classes, seed=seed, progress=bar("trunk"))
+
+    def networks() -> XRMResult:
+        own = shorter_for_twins(trained, len(y)) if learns_features else trained
+        return xrm(x, y, build, own, n_classes=n_classes, seeds=[seed], progress=bar("xrm"))
+
+    if method == "auto":
+        return default_twins(heads if has_trunk else None, networks).held_out().logits
+    return (heads if method == "trunk" else networks)().held_out().logits
 
 
 def _inputs_and_labels(

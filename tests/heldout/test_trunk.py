@@ -2,14 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 from toys import planted_task
 
 from unrote import evaluate, fit, held_out_logits
-from unrote.heldout import begun, first_steps, trunk, xrm
+from unrote.agreement import Agreement
+from unrote.data import Split, Task
+from unrote.heldout import XRMResult, begun, default_twins, first_steps, trunk, xrm
+from unrote.heldout.trunk import ENOUGH, share_known
+from unrote.methods import METHODS, shortcut_search
 from unrote.methods.session import HeldOutSource, Session
 from unrote.models import ModuleStack, Stack, StackedLinear, StackedMLP
 from unrote.training import Recipe
@@ -160,3 +166,93 @@ def test_twins_that_are_at_hand_are_not_made_again() -> None:
     session = Session(TASK, lambda seeds: StackedMLP(8, 2, seeds, hidden=16), RECIPE)
     twins = session.xrm()
     assert torch.equal(session.held_out().logits, twins.held_out().logits)
+
+
+VOCABULARY = 400
+
+
+def words_task() -> Task:
+    """Eight words of one half of the vocabulary or the other; which, agrees with the class 7 times in 8."""
+    y = torch.arange(400) % 2
+    attribute = torch.where(torch.arange(400) % 16 < 14, y, 1 - y)
+    x = torch.randint(VOCABULARY // 2, (400, 8), generator=torch.Generator().manual_seed(0))
+    return Task("words", train=Split(x + VOCABULARY // 2 * attribute.unsqueeze(1), y, attribute))
+
+
+def word_vectors() -> nn.Module:
+    """Vectors of words that begin at random, of which four numbers hold next to nothing."""
+    return nn.Sequential(nn.EmbeddingBag(VOCABULARY, 4), nn.Linear(4, 2))
+
+
+def words_session() -> Session:
+    recipe = Recipe("adam", 0.05, batch_size=50, steps=100)
+    return Session(words_task(), lambda seeds: ModuleStack(word_vectors, 2, seeds), recipe)
+
+
+class TestWhereHeadsKnowTooLittle:
+    def test_twins_are_networks(self) -> None:
+        session = words_session()
+        attribute = session.task.train.attribute
+        assert attribute is not None
+        found, heads = session.held_out(), session.held_out("trunk")
+        assert (found.source, heads.source) == ("xrm", "trunk")
+        assert torch.equal(found.logits, words_session().held_out("xrm").logits)
+        assert float((found.logits.argmax(1) == attribute).float().mean()) > 0.95
+        assert share_known(heads.logits, session.y) < ENOUGH / 2
+        assert torch.equal(session.held_out().logits, found.logits)
+
+    def test_likewise_from_plain_torch(self) -> None:
+        session = words_session()
+        x, y = session.task.train.x.tensor, session.y
+        found = held_out_logits(word_vectors, (x, y), recipe=session.recipe)
+        assert torch.equal(found, session.held_out().logits)
+
+    @pytest.mark.parametrize("named", ["auto", "trunk"])
+    def test_pairs_need_not_agree_with_the_heads(
+        self, named: HeldOutSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """But where heads were asked for, it is their rule that has to be one."""
+        asked = []
+
+        def measured(*_: object, rule: Tensor | None, **__: object) -> tuple[Agreement, float]:
+            asked.append(rule)
+            return Agreement(0.0, 1.0), 0.0
+
+        monkeypatch.setattr(shortcut_search, "measure_agreement", measured)
+        session = words_session()
+        METHODS["mat"](held_out=named).fit(session)  # type: ignore[call-arg]
+        if named == "auto":
+            assert asked == [None]
+        else:
+            assert torch.equal(asked[0], session.held_out("trunk").logits)
+
+
+@pytest.mark.parametrize(
+    ("heads", "networks", "wanted"),
+    [(0.9, None, "trunk"), (0.7, 0.8, "xrm"), (0.7, 0.74, "trunk"), (0.7, 0.55, "trunk"), (None, 0.6, "xrm")],
+)
+def test_who_knows_more_is_asked_where_heads_know_little(
+    heads: float | None, networks: float | None, wanted: str
+) -> None:
+    """Networks that there is no need for are not trained, and those that learn by heart are not believed."""
+    y = torch.arange(200) % 2
+
+    def right_about(share: float | None, source: Literal["xrm", "trunk"]) -> Callable[[], XRMResult]:
+        def trained() -> XRMResult:
+            assert share is not None
+            said = torch.where(torch.arange(200) < 200 * share, y, 1 - y)
+            logits = nn.functional.one_hot(said).float().unsqueeze(0)
+            half, none = (torch.arange(200) < 100).unsqueeze(0), torch.zeros(1, 200, dtype=torch.long)
+            return XRMResult(logits, half, said.unsqueeze(0), y, none, None, None, source=source)
+
+        return trained
+
+    found = default_twins(right_about(heads, "trunk") if heads else None, right_about(networks, "xrm"))
+    assert found.source == wanted
+
+
+def test_share_known_is_balanced_accuracy_less_chance() -> None:
+    logits, y = torch.randn(200, 3), torch.randint(3, (200,)) % torch.randint(1, 4, (200,))
+    wanted = balanced_accuracy_score(y, logits.argmax(1), adjusted=True)
+    assert share_known(logits, y) == pytest.approx(wanted)
+    assert share_known(nn.functional.one_hot(y).float(), y) == pytest.approx(1)

@@ -20,7 +20,6 @@ from transformers import BertConfig, BertForSequenceClassification, TrainerCallb
 
 import unrote
 from unrote.errors import DataError, OptionError
-from unrote.heldout import shorter_for_twins
 from unrote.integrations.transformers import MATTrainer, recipe_of
 
 N, C = 22, 3
@@ -270,7 +269,7 @@ class TestHeldOutLogits:
             clean,
             labels=data.y,
             collate=pad,
-            recipe=shorter_for_twins(recipe_of(trainer.args), N),
+            recipe=recipe_of(trainer.args),
             seed=trainer.args.seed,
         )
         assert torch.equal(trainer.held_out_logits(), wanted)

@@ -32,9 +32,9 @@ class MATClassifier(BaseClassifier):
             dimensions.
         held_out: where held-out predictions come from: "xrm" (twins that train on half of the data each and learn
             shortcuts ever more purely), "trunk" (linear twins on the features of a network that has begun to learn,
-            at a third of the cost), "auto" (the first for a linear model, else the second), "kfold" (5 models,
-            each trained on four fifths), "alo" (a linear head, in closed form), or an (n_samples, n_classes) array
-            of held-out logits or probabilities of your own, as from
+            at a third of the cost), "auto" (the first for a linear model, else the second, unless these know little
+            and the first more), "kfold" (5 models, each trained on four fifths), "alo" (a linear head, in closed
+            form), or an (n_samples, n_classes) array of held-out logits or probabilities of your own, as from
             `cross_val_predict(..., method="predict_proba")`, columns in the order of `classes_`. Predictions of
             rows that a model trained on will not do: they leave nothing to learn.
         temperature: of the held-out logits, in (0, inf). Low ones trust the held-out predictions' hard choice and

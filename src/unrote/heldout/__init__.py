@@ -5,7 +5,7 @@ from unrote.heldout.eiil import infer_environments
 from unrote.heldout.held_out import HeldOut
 from unrote.heldout.kfold import kfold
 from unrote.heldout.precomputed import precomputed
-from unrote.heldout.trunk import begun, first_steps, stands_on_trunk, trunk, trunk_recipe
+from unrote.heldout.trunk import begun, default_twins, first_steps, stands_on_trunk, trunk, trunk_recipe
 from unrote.heldout.xrm import XRMResult, shorter_for_twins, xrm
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "XRMResult",
     "alo",
     "begun",
+    "default_twins",
     "first_steps",
     "infer_environments",
     "kfold",

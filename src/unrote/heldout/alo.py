@@ -52,7 +52,7 @@ def alo(
     features = _features(x)
     target, w = y.cpu().numpy(), None if weight is None else weight.cpu().double().numpy()
     best = best_penalty(features, target, n_classes, penalties, w)
-    return HeldOut(torch.from_numpy(best.held_out_logits).float())
+    return HeldOut(torch.from_numpy(best.held_out_logits).float(), source="alo")
 
 
 def _features(x: Any) -> Float[np.ndarray, "n d"]:

@@ -1,12 +1,16 @@
 """Held-out logits: what a model says of examples it never trained on, with the proof that it did not."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrote.errors import DataError
+
+Source = Literal["xrm", "trunk", "kfold", "alo", "given"]
+"""What made held-out logits: a file of this folder, or somebody else."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class HeldOut:
         logits: (n, C); row i comes from a model that did not train on example i.
         trained_on: (M, n) which of M models trained on which example; None where the logits came from outside.
         predicted_by: (n,) the model that row i of `logits` comes from; None where they came from outside.
+        source: what made them.
 
     Raises:
         DataError: if some row comes from a model that trained on it, or is not finite.
@@ -25,6 +30,7 @@ class HeldOut:
     logits: Float[Tensor, "n C"]
     trained_on: Bool[Tensor, "M n"] | None = None
     predicted_by: Int[Tensor, " n"] | None = None
+    source: Source = "given"
 
     def __post_init__(self) -> None:
         if not bool(torch.isfinite(self.logits).all()):

@@ -81,7 +81,7 @@ def kfold(
         progress=progress,
     )
     logits = stack.predict(x, where=~trained_on)
-    return HeldOut(logits[fold, torch.arange(len(y))], trained_on, fold)
+    return HeldOut(logits[fold, torch.arange(len(y))], trained_on, fold, source="kfold")
 
 
 def _member_seeds(seed: int, n_folds: int) -> Sequence[int]:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -173,6 +173,7 @@ class XRMResult:
         validation_y: (m,) their true labels.
         trained: the 2K twins, those of a pair side by side; None where only what they said was kept.
         history: of their training, with a number per twin; see `TrainingResult`.
+        source: "trunk" if the twins are heads on the features of a network.
     """
 
     logits: Float[Tensor, "K n C"]
@@ -184,6 +185,7 @@ class XRMResult:
     validation_y: Int[Tensor, " m"] | None
     trained: Stack | None = None
     history: Sequence[Mapping[str, Any]] = ()
+    source: Literal["xrm", "trunk"] = "xrm"
 
     @property
     def stack(self) -> Stack:
@@ -219,7 +221,7 @@ class XRMResult:
         """Held-out logits of one pair, by default the best."""
         k = self.best if pair is None else pair
         trained_on = torch.stack([self.assigned[k], ~self.assigned[k]])
-        return HeldOut(self.logits[k], trained_on, predicted_by=self.assigned[k].long())
+        return HeldOut(self.logits[k], trained_on, self.assigned[k].long(), self.source)
 
 
 def _one_sided(mistakes: Int[Tensor, "K n"], y: Int[Tensor, " n"]) -> Bool[Tensor, " K"]:

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from unrote.errors import DataError, OptionError
-from unrote.heldout import shorter_for_twins
 from unrote.integrations import require
 from unrote.torch_api import (
     INDEX,
@@ -98,8 +97,7 @@ class MATTrainer(Trainer):
             labels: (n,) class indices; read off `train_dataset` if not given.
             n_classes: C; default `config.num_labels` of the model.
             method: "auto", "xrm", "trunk" or "kfold"; see `unrote.held_out_logits`.
-            recipe: how the models are trained; default `recipe_of` the training arguments, of which "xrm" takes
-                half the length, but some 400 steps.
+            recipe: how the model itself is trained; default `recipe_of` the training arguments.
             progress: whether to show a progress bar.
 
         Returns:
@@ -122,16 +120,13 @@ class MATTrainer(Trainer):
         def collate(items: list[Any]) -> dict[str, Tensor]:
             return {key: value for key, value in collator(items).items() if key not in keys}
 
-        if recipe is None:
-            recipe = recipe_of(self.args)
-            recipe = shorter_for_twins(recipe, len(dataset)) if method == "xrm" else recipe
         return held_out_logits(
             self.call_model_init,
             dataset,
             n_classes=n_classes,
             labels=_read_labels(dataset, keys) if labels is None else labels,
             method=method,
-            recipe=recipe,
+            recipe=recipe or recipe_of(self.args),
             collate=collate,
             workers=self.args.dataloader_num_workers,
             device=self.args.device,

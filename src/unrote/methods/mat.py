@@ -37,8 +37,8 @@ class MAT(SupervisionMethod):
             examples choose T and the strength, ERM where they show no shortcut: ten models more, as a stack.
         held_out: "xrm", the paper's twins, models of the same kind; "trunk", linear twins on the features of a
             network that has begun to learn, a third of the cost; "auto", the first where the examples are features
-            already or such twins are at hand, else the second; "kfold"; "alo" (a linear head's, in closed form);
-            or (n, C) held-out logits or probabilities of one's own.
+            already or such twins are at hand, else the second, unless these know little and the first more; "kfold";
+            "alo" (a linear head's, in closed form); or (n, C) held-out logits or probabilities of one's own.
         strength: in [0, 1], what the shift is multiplied by: 1 is the paper's method, 0 is ERM. Where the
             temperature is "auto", the most that may be chosen. "auto" has the strength chosen at a given
             temperature.
@@ -74,7 +74,7 @@ class MAT(SupervisionMethod):
         if temperature == "auto" or strength == "auto":
             rules, chosen = look_for_shortcuts(
                 session,
-                held_out.logits,
+                held_out,
                 temperatures=TEMPERATURES if temperature == "auto" else (temperature,),
                 strength=1.0 if strength == "auto" else strength,
                 most=self.shortcuts or 3,

@@ -23,6 +23,7 @@ from unrote.heldout import (
     XRMResult,
     alo,
     begun,
+    default_twins,
     infer_environments,
     kfold,
     precomputed,
@@ -211,7 +212,8 @@ class Session:
         """Held-out logits of the training examples; made once per session.
 
         Args:
-            source: "auto" is "xrm" where the examples are features already, or XRM's twins are at hand, else "trunk".
+            source: "auto" is "xrm" where the examples are features already, or XRM's twins are at hand, else "trunk",
+                unless its heads know too little and networks more (`default_twins`).
 
         Raises:
             OptionError: if `source` is neither one of those named nor an array.
@@ -254,9 +256,9 @@ class Session:
         )
 
     def _twins(self) -> XRMResult:
-        """XRM's twins as heads, on features that are given or on those of a network that has begun to learn."""
-        at_hand = "xrm" in self.artefacts
-        return self._trunk() if self._kind.stands_on_trunk and not at_hand else self.xrm()
+        """XRM's twins: those at hand, else heads or models of the model's own kind; the same each time."""
+        at_hand = "xrm" in self.artefacts and "trunk" not in self.artefacts
+        return default_twins(self._trunk if self._kind.stands_on_trunk and not at_hand else None, self.xrm)
 
     def _trunk(self) -> XRMResult:
         recipe = trunk_recipe(len(self.y))

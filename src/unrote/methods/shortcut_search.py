@@ -35,6 +35,7 @@ from unrote.automatic import (
     weigh,
 )
 from unrote.checkpoint import content_hash
+from unrote.heldout import HeldOut
 from unrote.methods.session import Session
 from unrote.seeding import derive_seed
 from unrote.shift import balancing_weight, joint_shift
@@ -52,7 +53,7 @@ CLOSE = 0.01
 
 def look_for_shortcuts(
     session: Session,
-    rule: Float[Tensor, "n C"],
+    held_out: HeldOut,
     *,
     temperatures: Sequence[float] = TEMPERATURES,
     strength: float = 1.0,
@@ -62,7 +63,7 @@ def look_for_shortcuts(
 
     Args:
         session: the examples, and how to train.
-        rule: held-out logits of what is easiest to learn.
+        held_out: logits of what is easiest to learn.
         temperatures: to choose from.
         strength: the strongest to choose from; half of it is the other.
         most: how many shortcuts to look for, at least 1.
@@ -71,10 +72,15 @@ def look_for_shortcuts(
         Held-out logits of each shortcut that was found (of the first rule, if none was), and how to train.
     """
     tried = settings(temperatures, (strength / 2, strength))
-    rules, found, evidence, chosen = [rule], [rule], [], Chosen(*ERM, Evidence(Agreement(0.0, 1.0), 0.0))
+    rules, found, evidence, chosen = (
+        [held_out.logits],
+        [held_out.logits],
+        [],
+        Chosen(*ERM, Evidence(Agreement(0.0, 1.0), 0.0)),
+    )
     for k in range(most):
         if k == 0:
-            asked = first_shortcut(session, rule, tried)
+            asked = first_shortcut(session, held_out, tried)
         else:
             another = next_rule(session, rules, temperatures[0])
             rules = [*rules, another.logits]
@@ -94,18 +100,18 @@ def look_for_shortcuts(
     return found, replace(chosen, evidence=evidence[0], behind=tuple(evidence[1:]))
 
 
-def first_shortcut(session: Session, rule: Float[Tensor, "n C"], tried: Sequence[Setting]) -> Chosen:
+def first_shortcut(session: Session, held_out: HeldOut, tried: Sequence[Setting]) -> Chosen:
     """Whether what is easiest to learn is a shortcut, and how to train against it.
 
     Args:
         session: the examples, and how to train.
-        rule: (n, C) held-out logits of what is easiest to learn.
+        held_out: logits of what is easiest to learn.
         tried: the settings to choose from, of which the first is ERM.
     """
-    agreed, exceptions = _agreement(session, rule)
+    agreed, exceptions = _agreement(session, held_out)
     if not agreed.easy_rule:
         return Chosen(*ERM, Evidence(agreed, exceptions))
-    return _choose(session, [], [rule], agreed, tried)
+    return _choose(session, [], [held_out.logits], agreed, tried)
 
 
 @dataclass(frozen=True)
@@ -178,9 +184,8 @@ def _same(first: Bool[Tensor, " n"], second: Bool[Tensor, " n"], y: Int[Tensor, 
     return agreement(torch.stack([first, second]), y).easy_rule
 
 
-def _agreement(session: Session, rule: Float[Tensor, "n C"]) -> tuple[Agreement, float]:
+def _agreement(session: Session, held_out: HeldOut) -> tuple[Agreement, float]:
     """Whether pairs of twins agree who the exceptions to the first rule are, and the share of these."""
-    heads_of_a_network = "trunk" in session.artefacts
     recipe = _recipe_of_pairs(session)
     return measure_agreement(
         session.task.train.x,
@@ -188,7 +193,7 @@ def _agreement(session: Session, rule: Float[Tensor, "n C"]) -> tuple[Agreement,
         session.build,
         recipe,
         session.task.n_classes,
-        rule=rule if heads_of_a_network else None,
+        rule=held_out.logits if held_out.source == "trunk" else None,
         seed=session.seed,
         weight=session.sample_weight,
         checkpoints=session.checkpoints("agreement", recipe, {}),

@@ -33,6 +33,14 @@ from unrote.tables import TableTask
 
 _PICTURES = 2000  # thumbnails at most: they are most of a page
 
+_SOURCES = {
+    "xrm": "XRM's twins",
+    "trunk": "linear twins on the features of a network that has begun to learn",
+    "kfold": "k-fold cross-validation",
+    "alo": "a linear head in closed form",
+    "given": "predictions given",
+}
+
 
 def record_run(
     data: Task | TableTask,
@@ -109,22 +117,10 @@ def _held_out(trained: Mapping[str, Trained]) -> tuple[XRMResult | None, tuple[s
     """The twins and the held-out logits that some method worked with; those of the twins if none did."""
     artefacts = [one.fitted.artefacts for one in trained.values()]
     twins = next((found[key] for key in ("xrm", "trunk") for found in artefacts if key in found), None)
-    for one, found in zip(trained.values(), artefacts, strict=True):
-        if "held_out" in found:
-            source = getattr(one.fitted.method, "held_out", "auto")
-            if isinstance(source, str) and source == "auto":
-                source = "trunk" if "trunk" in found else "xrm"
-            names = {
-                "xrm": "XRM's twins",
-                "kfold": "k-fold cross-validation",
-                "alo": "a linear head in closed form",
-                "trunk": "linear twins on the features of a network that has begun to learn",
-            }
-            return twins, (
-                names.get(source, "predictions given") if isinstance(source, str) else "predictions given",
-                found["held_out"],
-            )
-    return twins, None if twins is None else ("XRM's twins", twins.held_out())
+    held_out = next((found["held_out"] for found in artefacts if "held_out" in found), None)
+    if held_out is None and twins is not None:
+        held_out = twins.held_out()
+    return twins, None if held_out is None else (_SOURCES[held_out.source], held_out)
 
 
 def _of_examples(
