@@ -21,6 +21,9 @@ BENCHMARKS = $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 demo: $(READY)
 	$(BIN)/unrote demo
 
+# A file's tests on one worker, which makes what they share once; tests/conftest.py begins with the longest files.
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 # Every check runs even where one before it failed, so that one run shows all there is to mend.
 define LINT
 $(BIN)/ruff format --check . || failed="$$failed format"; \
@@ -30,7 +33,7 @@ test -z "$$failed" || { echo "make $@: failed:$$failed" >&2; exit 1; }
 endef
 
 test: $(READY)
-	@failed=; $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal || failed=" pytest"; $(LINT)
+	@failed=; $(BIN)/python -m pytest $(PARALLEL) || failed=" pytest"; $(LINT)
 
 lint: $(READY)
 	@failed=; $(LINT)

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 # Two workers with a thread pool each would fight for two cores. Torch, MKL and OpenBLAS read it as they load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +28,28 @@ torch.set_num_threads(1)
 # differ, and find what CI's do not.
 hypothesis.settings.register_profile("unrote", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("unrote")
+
+
+# Files of half a minute and more begin first, so that no worker is left alone with one at the end.
+_LONGEST = (
+    "docs/test_pages.py",
+    "models/test_processes.py",
+    "estimators/test_end_to_end.py",
+    "benchmark/test_process_executor.py",
+    "test_shortcuts.py",
+    "test_automatic.py",
+    "benchmark/test_runner.py",
+    "data/test_rows.py",
+    "cli/test_tables.py",
+    "estimators/test_sklearn_checks.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files for `--dist loadfile`, which gives the next file to the next worker that is free."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(_LONGEST)}
+    assert all(path.exists() for path in ranks)
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 _CHECKED_STEPS = 10  # of each training: later ones have the same shapes, and checks double their time

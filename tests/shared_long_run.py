@@ -1,4 +1,8 @@
-"""Two processes, one of which is sent SIGTERM: `torchrun ... shared_long_run.py FOLDER [shard]`."""
+"""Two processes, one of which is sent SIGTERM: `torchrun ... shared_long_run.py FOLDER [shard]`.
+
+They train on whole parameters, and with "shard" then on shards of them, each of which is sent its own SIGTERM; what
+is left of the runs is in FOLDER/shared and FOLDER/sharded.
+"""
 
 import os
 import signal
@@ -7,11 +11,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from shared_runs import kinds
 from torch import Tensor, nn
 from toys import clusters
 
 from unrote.checkpoint import Checkpoints
-from unrote.models import ModuleStack, Stack, start_processes
+from unrote.models import ModuleStack, Processes, Stack, start_processes
 from unrote.supervision import Supervision
 from unrote.training import Batch, Recipe, Supervised, train
 
@@ -30,9 +35,7 @@ class Ended(Supervised):
         return super().loss(stack, batch)
 
 
-def main(folder: Path, shard: bool) -> None:
-    torch.set_num_threads(1)
-    processes = start_processes(2, accelerator="cpu", shard=shard)
+def runs(processes: Processes, folder: Path) -> None:
     for name in ("broken", "unbroken"):
         x, y = clusters(40, 2, 4)
         stack = ModuleStack(lambda: nn.Linear(4, 2), 2, processes=processes)
@@ -43,6 +46,22 @@ def main(folder: Path, shard: bool) -> None:
         state = stack.state_dict()
         if processes.rank == 0:
             save_file(state, folder / f"{name}.safetensors")
+
+
+def main(folder: Path, shard: bool) -> None:
+    torch.set_num_threads(1)
+    ends = []
+    for kind, processes in kinds(start_processes(2, accelerator="cpu", shard=shard)).items():
+        (folder / kind).mkdir(exist_ok=True)
+        try:
+            runs(processes, folder / kind)
+        except (
+            SystemExit
+        ) as end:  # the process goes on to the other kind, as another would take long to start
+            ends.append(end)
+    assert {end.code for end in ends} <= {143}
+    if ends:
+        raise ends[-1]
 
 
 if __name__ == "__main__":

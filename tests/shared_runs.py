@@ -1,9 +1,11 @@
 """Methods trained by several processes: `python shared_runs.py FOLDER COUNT [shard]`, by models/test_processes.py.
 
-Every process leaves what it has at the end in FOLDER as rank-R.safetensors, a tensor per method and thing.
+Every process leaves what it has at the end in FOLDER/shared as rank-R.safetensors, a tensor per method and thing;
+with "shard" then in FOLDER/sharded too, of parameters in shards. One start for both: it takes longer than they do.
 """
 
 import copy
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -237,27 +239,40 @@ def slices(processes: Processes) -> None:
             assert 2 * len(value.to_local()) in (len(p) - 1, len(p), len(p) + 1)
 
 
-def main(folder: Path, count: int, shard: bool) -> None:
-    torch.set_num_threads(1)
-    processes = start_processes(count, accelerator="cpu", shard=shard)
-    assert (processes.count, processes.shard) == (count, shard)
-    saved = Checkpoints.save
-    if processes.rank:
+def everything(processes: Processes, folder: Path) -> dict[str, Tensor]:
+    """All that is compared, with checkpoints that the first process alone writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if processes.rank:
 
-        def save(*rest: Any) -> None:
-            raise AssertionError("one process saves")
+            def save(*rest: Any) -> None:
+                raise AssertionError("one process saves")
 
-        Checkpoints.save = save  # type: ignore[method-assign]
-    found = results(processes, folder / "checkpoints")
-    Checkpoints.save = saved  # type: ignore[method-assign]
+            patch.setattr(Checkpoints, "save", save)
+        found = results(processes, folder / "checkpoints")
     refused(processes)
     found |= all_layers(processes)
-    if shard:
+    if processes.shard:
         refused_in_shards(processes)
         slices(processes)
     else:
         found |= norm_and_reading(processes)
-    save_file(found, folder / f"rank-{processes.rank}.safetensors")
+    return found
+
+
+def main(folder: Path, count: int, shard: bool) -> None:
+    torch.set_num_threads(1)
+    processes = start_processes(count, accelerator="cpu", shard=shard)
+    assert (processes.count, processes.shard) == (count, shard)
+    for name, each in kinds(processes).items():
+        (folder / name).mkdir(exist_ok=True)
+        found = everything(each, folder / name)
+        save_file(found, folder / name / f"rank-{processes.rank}.safetensors")
+
+
+def kinds(processes: Processes) -> dict[str, Processes]:
+    """Those that have all parameters, and where shards were asked for, those that have slices."""
+    whole = {"shared": dataclasses.replace(processes, shard=False)}
+    return {**whole, "sharded": processes} if processes.shard else whole
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from unrote.errors import (
     UnknownNameError,
     UnroteError,
 )
-from unrote.methods import METHODS
+from unrote.methods import METHODS, Fitted
 from unrote.models import ModuleStack, StackedLinear, StackedMLP
 from unrote.training import Recipe
 
@@ -37,6 +38,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.fixture(scope="module")
+def mat(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fitted, Path]:
+    """What `fit` gives by default, and the folder of its checkpoints, for `folder` to copy."""
+    kept = tmp_path_factory.mktemp("mat")
+    return unrote.fit(TASK, recipe=RECIPE, checkpoint=kept), kept
+
+
+@pytest.fixture
+def folder(mat: tuple[Fitted, Path], tmp_path: Path) -> Path:
+    """The checkpoints of a finished MAT run."""
+    return shutil.copytree(mat[1], tmp_path / "run")
+
+
 class TestFit:
     def test_on_arrays_of_ones_own(self) -> None:
         task = unrote.Task("mine", train=unrote.Split(X.numpy(), Y.numpy()))
@@ -46,10 +60,9 @@ class TestFit:
         assert set(predicted.tolist()) <= {0, 1}
         assert torch.equal(predicted, fitted.logits(X).argmax(1))
 
-    def test_is_a_function_of_the_seed(self) -> None:
-        one, other, another = (
-            unrote.fit(TASK, recipe=RECIPE, seed=seed).stack.state_dict() for seed in (1, 1, 2)
-        )
+    def test_is_a_function_of_the_seed(self, mat: tuple[Fitted, Path]) -> None:
+        one = mat[0].stack.state_dict()
+        other, another = (unrote.fit(TASK, recipe=RECIPE, seed=seed).stack.state_dict() for seed in (0, 1))
         assert_same_bits(one, other)
         assert differ(one, another)
 
@@ -86,13 +99,12 @@ class TestFit:
                 unrote.fit(TASK, "mat", regime=regime)  # type: ignore[arg-type]
             assert [split.has_attribute for split in seen.pop().splits.values()] == visible
 
-    def test_resumes_from_its_folder(self, tmp_path: Path) -> None:
-        first = unrote.fit(TASK, recipe=RECIPE, checkpoint=tmp_path / "run")
-        before = contents(tmp_path)
+    def test_resumes_from_its_folder(self, mat: tuple[Fitted, Path], folder: Path) -> None:
+        before = contents(folder)
         assert before
-        again = unrote.fit(TASK, recipe=RECIPE, checkpoint=str(tmp_path / "run"))
-        assert_same_bits(again.stack.state_dict(), first.stack.state_dict())
-        assert contents(tmp_path) == before
+        again = unrote.fit(TASK, recipe=RECIPE, checkpoint=str(folder))
+        assert_same_bits(again.stack.state_dict(), mat[0].stack.state_dict())
+        assert contents(folder) == before
 
     def test_shows_no_progress_unless_asked(self, capfd: pytest.CaptureFixture[str]) -> None:
         unrote.fit(TASK, "erm", recipe=RECIPE)
@@ -265,11 +277,6 @@ class TestRefusesCheckpoints:
         with pytest.raises(CheckpointError, match=message):
             unrote.fit(task, method, checkpoint=folder, **{"recipe": RECIPE, **options})
         assert contents(folder) == before
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        unrote.fit(TASK, "mat", recipe=RECIPE, checkpoint=tmp_path)
-        return tmp_path
 
     @pytest.mark.parametrize("kind", ["json", "safetensors"])
     def test_that_are_truncated(self, folder: Path, kind: str) -> None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its special functions load when they are first used
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.special import betaincinv
 from torch import Tensor
 
 from unrote.errors import DataError, OptionError
@@ -110,8 +110,8 @@ def clopper_pearson(
         raise DataError(f"{k[wrong][0]:g} successes in {trials[wrong][0]:g} trials: 0 to n of n are wanted")
     tail = (1 - level) / 2
     # max() only keeps the unused branch of where() inside the function's domain
-    low = np.where(k > 0, betaincinv(np.maximum(k, 1), trials - k + 1, tail), 0.0)
-    high = np.where(k < trials, betaincinv(k + 1, np.maximum(trials - k, 1), 1 - tail), 1.0)
+    low = np.where(k > 0, scipy.special.betaincinv(np.maximum(k, 1), trials - k + 1, tail), 0.0)
+    high = np.where(k < trials, scipy.special.betaincinv(k + 1, np.maximum(trials - k, 1), 1 - tail), 1.0)
     return low, high
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import benchmark_process
 import pytest
 import torch
 from benchmark_toys import shortcut_task, small_spec
@@ -24,7 +25,6 @@ from unrote.benchmark.tables import Table
 from unrote.errors import OptionError
 
 TASK = shortcut_task()
-SCRIPT = Path(__file__).parents[1] / "benchmark_process.py"
 
 
 def go(path: Path, **changes: Any) -> Table:
@@ -174,8 +174,8 @@ class TestTrouble:
         assert "nothing" in build_tables(store).missing["fashion"]
 
 
-def start(store: Path, log: Path, pause: float = 0.0) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(SCRIPT), str(store), str(log), str(pause)]
+def start(store: Path, log: Path, pause: float) -> "subprocess.Popen[str]":
+    command = [sys.executable, benchmark_process.__file__, str(store), str(log), str(pause)]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
 
 
@@ -184,18 +184,26 @@ def read_log(log: Path) -> list[tuple[str, str]]:
     return [tuple(line.split()) for line in log.read_text().splitlines()]  # type: ignore[misc]
 
 
-def test_two_processes_on_one_store_do_no_run_twice(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The numbers of one process that nothing befalls."""
+    torch.set_num_threads(1)
+    return numbers(go(tmp_path_factory.mktemp("alone") / "s.sqlite", stack=1))
+
+
+def test_two_processes_on_one_store_do_no_run_twice(tmp_path: Path, wanted: list[Any]) -> None:
     log, store = tmp_path / "log", tmp_path / "s.sqlite"
     processes = [start(store, log, pause=0.05) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     begun = read_log(log)
     assert max(Counter(key for _, key in begun).values()) == 1
     assert len({pid for pid, _ in begun}) == 2, "both had work"
-    torch.set_num_threads(1)
-    assert numbers(build_tables(Store(store))) == numbers(go(tmp_path / "alone.sqlite", stack=1))
+    assert numbers(build_tables(Store(store))) == wanted
 
 
-def test_kill_9_loses_the_runs_in_flight_and_nothing_else(tmp_path: Path) -> None:
+def test_kill_9_loses_the_runs_in_flight_and_nothing_else(
+    tmp_path: Path, wanted: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     log, store = tmp_path / "log", tmp_path / "s.sqlite"
     chance, kills = random.Random(os.getpid()), 0
     for _ in range(3):
@@ -213,10 +221,11 @@ def test_kill_9_loses_the_runs_in_flight_and_nothing_else(tmp_path: Path) -> Non
         begun = {key for _, key in read_log(log)}
         assert len(begun - finished) <= 1, "one run was in flight"
     assert kills == 3
-    assert start(store, log).wait(timeout=120) == 0
+    monkeypatch.setattr(executors_module, "execute", execute)  # in whose place the script puts its own
+    benchmark_process.main(str(store), str(log), 0.0)
     repeated = [key for key, n in Counter(key for _, key in read_log(log)).items() if n > 1]
     assert len(repeated) <= kills
-    assert numbers(build_tables(Store(store))) == numbers(go(tmp_path / "unbroken.sqlite", stack=1))
+    assert numbers(build_tables(Store(store))) == wanted
 
 
 def test_the_json_of_a_table_has_no_nan(tmp_path: Path) -> None:

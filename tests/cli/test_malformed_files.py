@@ -292,7 +292,7 @@ def test_options(run: Run, tmp_path: Path, options: tuple[str, ...]) -> None:
 def test_the_good_file_is_good(run: Run, tmp_path: Path) -> None:
     """So that it is not for another reason that all of the above are refused."""
     (tmp_path / "a.csv").write_text(GOOD)
-    options = ("--target", "y", "--epochs", 1, "-o", tmp_path / "model")
+    options = ("--target", "y", "--method", "erm", "--epochs", 1, "-o", tmp_path / "model")
     assert run("fit", tmp_path / "a.csv", *options).code == 0
     (tmp_path / "a.npz").write_bytes(npz(x=X, y=Y))
     assert run("fit", tmp_path / "a.npz", *options, "--overwrite").code == 0

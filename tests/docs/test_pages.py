@@ -1,10 +1,9 @@
 """Every code block of the documentation runs, and the site builds without a warning."""
 
-import os
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from unittest import SkipTest
@@ -13,25 +12,25 @@ import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from unrote import __version__
+from unrote.cli import main
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page.relative_to(ROOT) for page in (ROOT / "docs").rglob("*.md"))
 
 
-def _commands(block: str) -> Iterator[str]:
-    """The lines after a prompt, with those that a backslash continues."""
-    for match in re.finditer(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE):
-        yield match[1]
-
-
 def _run(example: Example) -> str | None:
-    for command in _commands(example.parsed):
-        # the commands of the environment that the tests run in
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            ["bash", "-c", command], env={**os.environ, "PATH": path}, capture_output=True, text=True
-        )
-        if done.returncode:
-            return f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    """The lines after a prompt, in this process, as another would first import for seconds."""
+    for command in re.findall(r"^\$ ((?:.*\\\n)*.*)$", example.parsed, re.MULTILINE):
+        arguments = shlex.split(command.replace("\\\n", " "), comments=True)
+        assert arguments[0] == "unrote", f"{command}: only commands of unrote can be run"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", arguments)
+            try:
+                main()
+            except SystemExit as end:
+                if end.code:
+                    return f"{command}: exit code {end.code}"
     return None
 
 
@@ -50,7 +49,6 @@ def _has_code(page: Path) -> bool:
 @pytest.mark.parametrize("page", [page for page in PAGES if _has_code(page)], ids=str)
 def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     parsers = [
         PythonCodeBlockParser(),
         SkipParser(),
@@ -63,6 +61,13 @@ def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for example in examples:
         with suppress(SkipTest):  # of a block that needs what is not installed
             example.evaluate()
+
+
+def test_the_command_is_there() -> None:
+    """As a shell finds it in the environment that the tests run in."""
+    command = Path(sys.executable).with_name("unrote")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == __version__
 
 
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from unrote.models.processes import as_launched
 
 SCRIPT = Path(__file__).parents[1] / "shared_runs.py"
 Runs: TypeAlias = tuple[Path, list[dict[str, Tensor]]]
-can_shard = hasattr(getattr(torch.distributed.fsdp, "FSDPModule", None), "set_force_sum_reduction_for_comms")
+CAN_SHARD = hasattr(getattr(torch.distributed.fsdp, "FSDPModule", None), "set_force_sum_reduction_for_comms")
+SHARD = ["shard"] if CAN_SHARD else []
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -39,13 +40,6 @@ def run(command: list[str], **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def both(folder: Path, *options: str) -> Runs:
-    """What two processes found, and where their checkpoints are."""
-    pytest.importorskip("lightning")
-    run([sys.executable, str(SCRIPT), str(folder), "2", *options])
-    return folder, [load_file(folder / f"rank-{rank}.safetensors") for rank in range(2)]
-
-
 def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], name: str) -> None:
     """What is called NAME/..., up to rounding."""
     of_this = {key: value for key, value in wanted.items() if key.startswith(f"{name}/")}
@@ -55,16 +49,29 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], name: str) 
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return both(tmp_path_factory.mktemp("shared"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes left what they found, and their checkpoints."""
+    pytest.importorskip("lightning")
+    made = tmp_path_factory.mktemp("runs")
+    run([sys.executable, str(SCRIPT), str(made), "2", *SHARD])
+    return made
+
+
+def read(folder: Path) -> Runs:
+    return folder, [load_file(folder / f"rank-{rank}.safetensors") for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def shared(folder: Path) -> Runs:
+    return read(folder / "shared")
+
+
+@pytest.fixture(scope="module")
+def sharded(folder: Path) -> Runs:
     """The same with parameters in shards."""
-    if not can_shard:
+    if not SHARD:
         pytest.skip("shards need PyTorch 2.8")
-    return both(tmp_path_factory.mktemp("sharded"), "shard")
+    return read(folder / "sharded")
 
 
 @pytest.fixture(params=["shared", "sharded"])
@@ -119,16 +126,11 @@ def test_a_run_of_one_process_reads_the_checkpoints_of_two(runs: Runs) -> None:
         assert torch.equal(value, found[f"groupdro/{key}"])
 
 
-@pytest.mark.parametrize("options", [(), ("shard",)])
-def test_sigterm_to_one_process_of_torchruns_ends_all_at_one_step(
-    tmp_path: Path, options: tuple[str, ...]
-) -> None:
-    """With code 143 and a checkpoint, from which the same command goes on to the same bits."""
+def test_sigterm_to_one_process_of_torchruns_ends_all_at_one_step(tmp_path: Path) -> None:
+    """With code 143 and a checkpoint, from which the same command goes on to the same bits; in shards too."""
     pytest.importorskip("lightning")
-    if options and not can_shard:
-        pytest.skip("shards need PyTorch 2.8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, str(SCRIPT.with_name("shared_long_run.py")), str(tmp_path), *options]
+    command = [*torchrun, str(SCRIPT.with_name("shared_long_run.py")), str(tmp_path), *SHARD]
     ended = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
     )
@@ -136,9 +138,13 @@ def test_sigterm_to_one_process_of_torchruns_ends_all_at_one_step(
     codes = set(re.findall(r"exitcode\s*: (-?\d+)", ended.stderr))
     assert "143" in codes, ended.stderr
     assert codes <= {"143", "-15"}, ended.stderr
-    assert [path.stem for path in (tmp_path / "broken").glob("*.json")] == ["step-000000020"]
+    kinds = [tmp_path / kind for kind in (("shared", "sharded") if SHARD else ("shared",))]
+    for kind in kinds:
+        assert [path.stem for path in (kind / "broken").glob("*.json")] == ["step-000000020"]
+        assert not (kind / "broken.safetensors").exists()
     run(command)
-    assert_same_bits(load_file(tmp_path / "broken.safetensors"), load_file(tmp_path / "unbroken.safetensors"))
+    for kind in kinds:
+        assert_same_bits(load_file(kind / "broken.safetensors"), load_file(kind / "unbroken.safetensors"))
 
 
 class TestRows:

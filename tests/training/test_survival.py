@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import long_run
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,13 +23,12 @@ from unrote.supervision import Supervision
 from unrote.training import Batch, Order, Recipe, Supervised, TrainingResult, train
 from unrote.training.interruption import Termination
 
-SCRIPT = Path(__file__).parents[1] / "long_run.py"
 X, Y = clusters(40, 3, 4)
 
 
 def go(folder: Path, name: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), name],
+        [sys.executable, long_run.__file__, str(folder), name],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
         stderr=subprocess.PIPE,
@@ -54,7 +54,7 @@ class TestSIGTERM:
         assert 0 < steps[0] < steps[1]
         for name in ("broken", "unbroken"):
             (tmp_path / f"{name}.quick").touch()
-            assert go(tmp_path, name).wait(timeout=120) == 0
+            long_run.main(tmp_path, name)
         found, wanted = (load_file(tmp_path / f"{name}.safetensors") for name in ("broken", "unbroken"))
         assert_same_bits(found, wanted)
 

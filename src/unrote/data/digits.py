@@ -7,8 +7,12 @@ Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI
 (1998).
 """
 
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unrote.data.options import check_count, check_number
@@ -53,11 +57,9 @@ def digits(
         "n_train", n_train, 10, _N - 100 - n_validation, f": there are {_N} digits, 100 stay for the test"
     )
     check_number("strength", strength, 0.0, 1.0)
-    from sklearn.datasets import load_digits  # a second to import, so only where it is used
-
-    source = load_digits()
-    images = torch.from_numpy(source.images).float() / 16
-    y = torch.from_numpy(source.target >= 5).long()
+    grey, digit = _read()
+    images = torch.from_numpy(grey).float() / 16
+    y = torch.from_numpy(digit >= 5).long()
     order = torch.randperm(_N, generator=generator(seed, "digits", "splits"))
 
     def plant(name: str, rows: Int[Tensor, " m"], aligned: float) -> Split:
@@ -74,3 +76,12 @@ def digits(
         attribute_names=("channel 0 bright", "channel 1 bright"),
         shortcut=f"which channel has the bright background; that of the class in {alignment:.0%} of training",
     )
+
+
+def _read() -> tuple[Float[np.ndarray, "n 8 8"], Float[np.ndarray, " n"]]:
+    """Pixels from 0 to 16, and digits: what `sklearn.datasets` gives, which takes more than a second to import."""
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    values = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return values[:, :-1].reshape(-1, 8, 8), values[:, -1]
