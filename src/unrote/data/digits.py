@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from unrote.data.options import check_count, check_number
@@ -78,10 +78,16 @@ def digits(
     )
 
 
-def _read() -> tuple[Float[np.ndarray, "n 8 8"], Float[np.ndarray, " n"]]:
+def _read() -> tuple[Float[np.ndarray, "n 8 8"], Shaped[np.ndarray, " n"]]:
     """Pixels from 0 to 16, and digits: what `sklearn.datasets` gives, which takes more than a second to import."""
     package = find_spec("sklearn")
     assert package is not None
     assert package.origin is not None
-    values = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.exists():  # another release may keep it elsewhere
+        from sklearn.datasets import load_digits
+
+        source = load_digits()
+        return source.images, source.target
+    values = np.loadtxt(file, delimiter=",")
     return values[:, :-1].reshape(-1, 8, 8), values[:, -1]
