@@ -45,11 +45,13 @@ bench: $(READY)
 	@test -n "$(BENCHMARKS)" || echo "no benchmarks under benchmarks/"
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-# pyproject.toml is a prerequisite because an editable install freezes the entry points and the metadata.
+# pyproject.toml is a prerequisite because an editable install freezes the entry points and the metadata. pip would
+# compile what it installs on one core, which takes as long as the rest; some packages hold files that cannot be.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "$(PYTHON) is missing or older than Python 3.10: pass PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -qq -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check -qq --no-compile -r requirements.lock
+	$(BIN)/python -m compileall -qq -j $(WORKERS) .venv/lib || true
 	$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --no-build-isolation -e .
 	@touch $@
