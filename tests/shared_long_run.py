@@ -55,10 +55,8 @@ def main(folder: Path, shard: bool) -> None:
         (folder / kind).mkdir(exist_ok=True)
         try:
             runs(processes, folder / kind)
-        except (
-            SystemExit
-        ) as end:  # the process goes on to the other kind, as another would take long to start
-            ends.append(end)
+        except SystemExit as end:
+            ends.append(end)  # the process goes on to the other kind, as another would take long to start
     assert {end.code for end in ends} <= {143}
     if ends:
         raise ends[-1]

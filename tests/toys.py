@@ -73,11 +73,6 @@ def assert_same_bits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) 
         assert value.numpy().tobytes() == wanted[name].numpy().tobytes(), name
 
 
-def assert_same_up_to_rounding(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Two trainings by the same gradient, derived in the one and written down in the other, end alike."""
-    torch.testing.assert_close(dict(found), dict(wanted), rtol=1e-4, atol=1e-5)
-
-
 def differ(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Whether some tensor of two states differs."""
     return any(not torch.equal(value, other[name]) for name, value in one.items())
