@@ -193,26 +193,25 @@ class SupervisionBatch:
             # an unseen example's logits may be anything, NaN too: this keeps them out of loss and gradient
             logits = torch.where((self.weight > 0).unsqueeze(-1), logits, 0.0)
         losses = cross_entropy(logits, self.target, self.shift)
-        shares = self.shares(len(losses), logits.shape[-1], losses.dtype)
-        return losses.mean(1) if shares is None else (shares * losses).sum(1)
+        if self.weight is None and self.reduction == "mean":
+            return losses.mean(1)
+        return (self.shares(len(losses), logits.shape[-1], losses.dtype) * losses).sum(1)
 
     def loss_and_gradient(
         self, logits: Float[Tensor, "S B C"]
     ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S B C"]]:
         """The loss of each member and its gradient by the logits, of which all have to be numbers; makes no graph."""
         shares = self.shares(len(logits), logits.shape[-1], logits.dtype)
-        if shares is None:
-            shares = logits.new_full((1, 1), 1 / logits.shape[1])
         log_p = _log_softmax(logits if self.shift is None else logits + self.shift)
         target = self.target.expand(log_p.shape[:2]).unsqueeze(-1)
         losses = log_p.gather(-1, target).squeeze(-1).mul_(-shares).sum(1)
         gradient = log_p.exp_().sub_(torch.zeros_like(log_p).scatter_(-1, target, 1.0))
         return losses, gradient.mul_(shares.unsqueeze(-1))
 
-    def shares(self, n_members: int, n_classes: int, dtype: torch.dtype) -> Float[Tensor, "_ B"] | None:
-        """What the examples' losses are multiplied by in the sum that is the loss; None if all by 1 / B."""
+    def shares(self, n_members: int, n_classes: int, dtype: torch.dtype) -> Float[Tensor, "_ _"]:
+        """What the examples' losses are multiplied by in the sum that is the loss; (1, 1) if all by 1 / B."""
         if self.weight is None and self.reduction == "mean":
-            return None
+            return self.target.new_full((1, 1), 1 / self.target.shape[-1], dtype=dtype)
         weight = self.target.new_ones(1, 1, dtype=dtype) if self.weight is None else self.weight.to(dtype)
         if self.reduction == "mean":
             return weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)

@@ -115,9 +115,8 @@ class Protocol:
     def _needs_twins(self, method: MethodSpec) -> bool:
         fields = getattr(METHODS[method.name], "__dataclass_fields__", {})
         sources = [method.settings.get(n, fields[n].default) for n in ("held_out", "guess") if n in fields]
-        return (
-            self.spec.uses_inferred_groups or method.groups == "xrm" or bool({"auto", "xrm"} & set(sources))
-        )
+        asked = any(source in ("auto", "xrm") for source in sources)
+        return self.spec.uses_inferred_groups or method.groups == "xrm" or asked
 
     @cached_property
     def _twin_recipes(self) -> dict[str, list[dict[str, Any]]]:

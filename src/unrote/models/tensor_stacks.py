@@ -230,8 +230,6 @@ class StackedLinear(TensorStack):
         logits = _binary_logits(x, self.weight, self.bias)
         sign, shift = rows.margins(self.weight.dtype)
         shares = rows.shares(self.n_members, 2, self.weight.dtype)
-        if shares is None:
-            shares = torch.full((), 1 / x.shape[-2], dtype=x.dtype, device=x.device)
         margin = logits[..., 1] if shift is None else logits[..., 1] + shift
         wrong = (margin * sign).neg_()
         losses = F.softplus(wrong).mul_(shares).sum(1)
