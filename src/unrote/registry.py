@@ -20,6 +20,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
         self._items: dict[str, T] = {}
+        self._complete = False
 
     def add(self, name: str, item: T) -> None:
         """Register `item`; a name can be taken once."""
@@ -28,9 +29,11 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
-            importlib.import_module(module.name)
+        if not self._complete:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+                importlib.import_module(module.name)
+            self._complete = True
         return sorted(self._items)
 
     def __getitem__(self, name: str) -> T:
