@@ -65,13 +65,14 @@ class TestHeldOutLogits:
         x, y = clusters(60)
         found = held_out_logits(linear, (x, y), recipe=RECIPE, seed=3)
         twins = xrm(x, y, lambda seeds: ModuleStack(linear, 2, seeds), RECIPE, n_classes=2, seeds=[3])
-        assert torch.equal(found, twins.held_out().logits)
+        # to rounding: some processors multiply otherwise where the examples lie otherwise in memory
+        torch.testing.assert_close(found, twins.held_out().logits)
 
     def test_are_those_of_kfold(self) -> None:
         x, y = clusters(60)
         found = held_out_logits(linear, (x, y), method="kfold", recipe=RECIPE, seed=3)
         folds = kfold(x, y, lambda seeds: ModuleStack(linear, 2, seeds), RECIPE, seed=3)
-        assert torch.equal(found, folds.logits)
+        torch.testing.assert_close(found, folds.logits)
 
     @pytest.mark.parametrize(
         "wrap",
