@@ -129,10 +129,10 @@ class Supervision:
             if value is not None and value.ndim > plain and len(value) not in (1, n_members):
                 raise DataError(f"{name} is for {len(value)} members, the stack has {n_members}")
 
-    def to(self, device: torch.device) -> "Supervision":
-        """The same supervision on another device."""
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Supervision":
+        """The same supervision on another device, weight and shift as numbers of another type."""
         moved: dict[str, Any] = {
-            f.name: value.to(device)
+            f.name: value.to(device, dtype if value.is_floating_point() else None)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }

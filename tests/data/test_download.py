@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unrote.data.download import PackageFile, cache_folder, read_member
+from unrote.cache import cache_folder
+from unrote.data.download import PackageFile, read_member
 from unrote.errors import DataError
 
 CONTENT = b"an archive"

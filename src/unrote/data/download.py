@@ -5,7 +5,6 @@ opens it, and so does every later use.
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tarfile
@@ -13,14 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from unrote.cache import ENVIRONMENT, cache_folder
 from unrote.errors import DataError
-
-ENVIRONMENT = "UNROTE_CACHE"
-
-
-def cache_folder() -> Path:
-    """Where downloads and what is computed from them are kept: $UNROTE_CACHE, else ~/.cache/unrote."""
-    return Path(os.environ.get(ENVIRONMENT) or Path.home() / ".cache" / "unrote").expanduser()
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from unrote.cache import cache_folder
 from unrote.checkpoint import write_atomically
-from unrote.data.download import cache_folder
 from unrote.errors import DataError, OptionError
 from unrote.progress import progress_bar
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from unrote.data.download import PackageFile, cache_folder
+from unrote.cache import cache_folder
+from unrote.data.download import PackageFile
 from unrote.data.embeddings import Encode, cached_embeddings
 from unrote.errors import MissingPackageError
 from unrote.seeding import global_seed

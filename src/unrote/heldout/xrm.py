@@ -28,8 +28,8 @@ from unrote.errors import DataError, OptionError
 from unrote.heldout.held_out import HeldOut
 from unrote.models import Stack, StackBuilder
 from unrote.seeding import derive_seed, generator
-from unrote.supervision import Supervision, SupervisionBatch, take_examples
-from unrote.training import Batch, Evaluate, Recipe, RowsObjective, train
+from unrote.supervision import Supervision, take_examples
+from unrote.training import Batch, Evaluate, Recipe, Supervised, train
 
 LOOK = 4
 """Steps from one look at the held-out twins to the next where a look costs a pass through a network."""
@@ -49,7 +49,7 @@ def shorter_for_twins(recipe: Recipe, n_examples: int) -> Recipe:
     return recipe.shortened(min(1.0, max(NETWORK_SHARE, FEWEST_STEPS / steps)))
 
 
-class TwinObjective(RowsObjective):
+class TwinObjective(Supervised):
     """Twins 2k and 2k+1 of pair k: each trains on its own examples and flips the labels of the other's.
 
     Args:
@@ -71,16 +71,18 @@ class TwinObjective(RowsObjective):
         weight: Float[Tensor, " n"] | None = None,
         look_every: int = 1,
     ) -> None:
+        trains = torch.stack([assigned, ~assigned], dim=1).flatten(0, 1).float()
+        trains = trains if weight is None else trains * weight
+        super().__init__(Supervision(y.repeat(len(trains), 1), trains, reduction="class_balanced"))
         self.look_every = look_every
         self.assigned, self.n_classes, self.seeds = assigned, n_classes, seeds
-        self.labels: Int[Tensor, "K n"] = y.repeat(len(assigned), 1)
-        trains = torch.stack([assigned, ~assigned], dim=1).flatten(0, 1).float()
-        self._weight: Float[Tensor, "S n"] = trains if weight is None else trains * weight
         self._pairs = torch.arange(len(assigned), device=y.device).unsqueeze(1)
         self._least: tuple[int, Tensor] | None = None
-        # of the minibatch at hand: labels, and what the held-out twins say
-        self._labels: Tensor = self.labels
-        self._said: Tensor | None = None
+
+    @property
+    def labels(self) -> Int[Tensor, "K n"]:
+        """The current labels, which are the targets of both twins of a pair."""
+        return self.supervision.target[::2]
 
     def _of(self, values: Shaped[Tensor, "K n"], batch: Batch) -> Shaped[Tensor, "K B"]:
         """The values of each pair's minibatch, which its twins share."""
@@ -98,19 +100,11 @@ class TwinObjective(RowsObjective):
             raise DataError(
                 f"n_classes={self.n_classes}, the stack has {stack.n_classes}: they must be equal"
             )
-        Supervision(self.labels).check(n_examples, len(self.labels), stack.n_classes)
-
-    def rows(self, stack: Stack, batch: Batch) -> SupervisionBatch:
-        """Of each twin its own examples, by their current labels, classes balanced."""
-        self._labels = self._of(self.labels, batch)
-        target = self._labels.unsqueeze(1).expand(-1, 2, -1).reshape(stack.n_members, -1)
-        weight = take_examples(self._weight, batch.index, member_dim=True)
-        return SupervisionBatch(target, weight, None, "class_balanced")
+        super().prepare(stack, n_examples)
 
     @torch.no_grad()
     def see(self, stack: Stack, batch: Batch, logits: Float[Tensor, "S B C"]) -> None:
-        """Ask the twin that does not train on an example what it says of it; `logits` are those of the loss."""
-        self._said = None
+        """Flip labels by what the twin says of an example that does not train on it."""
         if batch.step % self.look_every:
             return
         first = self._of(self.assigned, batch)
@@ -119,25 +113,23 @@ class TwinObjective(RowsObjective):
             stack.eval()
             logits = stack.relative_logits(batch.x, held_out, per_member=batch.per_member)
             stack.train()
-        self._said = torch.where(first.unsqueeze(-1), logits[1::2], logits[::2])
-
-    @torch.no_grad()
-    def after_step(self, stack: Stack, batch: Batch) -> None:
-        """Flip labels by what the held-out twin said of the minibatch."""
-        if self._said is None:
-            return
         least = self._of(self._least_confidence(batch.epoch), batch)
         if self.n_classes == 2:  # a margin is quicker than a softmax
-            margin = self._said[..., 1] - self._said[..., 0]
+            margins = logits[..., 1] - logits[..., 0]
+            margin = torch.where(first, margins[1::2], margins[::2])
             flips, predicted = margin.abs() > least, (margin > 0).long()
         else:
-            p, predicted = self._said.softmax(-1).max(-1)
+            said = torch.where(first.unsqueeze(-1), logits[1::2], logits[::2])
+            p, predicted = said.softmax(-1).max(-1)
             flips = p > least
-        labels = torch.where(flips, predicted, self._labels)
+        # the targets of both twins, whose memory is faster to go through than that of every second row
+        target = self.supervision.target
+        labels = torch.where(flips, predicted, take_examples(target, batch.index, member_dim=True)[::2])
+        labels = labels.repeat_interleave(2, dim=0)
         if batch.per_member:
-            self.labels[self._pairs, batch.index[::2]] = labels
+            target.scatter_(1, batch.index, labels)
         else:
-            self.labels.index_copy_(1, batch.index, labels)
+            target.index_copy_(1, batch.index, labels)
 
     def _least_confidence(self, epoch: int) -> Float[Tensor, "K n"]:
         """How sure a twin must be of an example for its label to flip: max p, or of two classes the margin.
@@ -156,7 +148,7 @@ class TwinObjective(RowsObjective):
 
     def state(self) -> dict[str, Tensor]:
         """The current labels."""
-        return {"labels": self.labels}
+        return {"labels": self.supervision.target}
 
 
 @dataclass(frozen=True)
@@ -303,7 +295,7 @@ def xrm(
     return XRMResult(
         logits=held_out,
         assigned=assigned,
-        labels=objective.labels.cpu(),
+        labels=objective.labels.cpu().contiguous(),
         y=y,
         mistakes=_cross_mistakes(logits.flatten(0, 1), y, len(seeds)),
         validation_mistakes=checked,

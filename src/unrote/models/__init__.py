@@ -2,6 +2,7 @@
 
 from unrote.models.builders import MODELS, stack_builder
 from unrote.models.compute import Compute
+from unrote.models.linear_step import LinearStep
 from unrote.models.module_stack import ModuleStack, small_cnn
 from unrote.models.optimizers import Optimizer, stacked_optimizer
 from unrote.models.processes import Processes, Shard, start_processes
@@ -11,6 +12,7 @@ from unrote.models.tensor_stacks import StackedLinear, StackedMLP
 __all__ = [
     "MODELS",
     "Compute",
+    "LinearStep",
     "ModuleStack",
     "Optimizer",
     "Processes",

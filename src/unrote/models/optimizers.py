@@ -24,7 +24,7 @@ class StackedOptimizer:
     ) -> None:
         self.param_groups: list[dict[str, Any]] = [{"params": list(parameters)}]
         self.state: dict[Tensor, dict[str, Tensor]] = {}
-        self._learning_rate, self._weight_decay = learning_rate, weight_decay
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self._rates: dict[Tensor, tuple[Tensor | float, Tensor | float]] = {}  # as they broadcast, made once
 
     @property
@@ -37,7 +37,7 @@ class StackedOptimizer:
         for p in self._parameters:
             if p.grad is not None:
                 if p not in self._rates:
-                    self._rates[p] = _per_member(self._learning_rate, p), _per_member(self._weight_decay, p)
+                    self._rates[p] = _per_member(self.learning_rate, p), _per_member(self.weight_decay, p)
                 self._update(p, p.grad, self.state.setdefault(p, {}), *self._rates[p])
 
     def _update(

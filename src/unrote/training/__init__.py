@@ -3,7 +3,7 @@
 from unrote.training.best import EarlyStopping
 from unrote.training.divergence import Divergence
 from unrote.training.loop import Evaluate, TrainingResult, train
-from unrote.training.objective import Batch, Objective, RowsObjective, Supervised
+from unrote.training.objective import Batch, Objective, Supervised
 from unrote.training.order import Order
 from unrote.training.recipe import Recipe
 from unrote.training.sharing import processes_of
@@ -18,7 +18,6 @@ __all__ = [
     "Objective",
     "Order",
     "Recipe",
-    "RowsObjective",
     "Supervised",
     "TrainingResult",
     "processes_of",

@@ -12,6 +12,7 @@ is bit for bit the run that was never interrupted.
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -110,7 +111,7 @@ def train(
     order = Order(len(inputs), recipe.batch_size, seeds, sampling, inputs.blocks)
     every = evaluate_every or order.steps_per_epoch
     best = BestMembers(stack, early_stopping) if early_stopping is not None else None
-    run = _Run(stack, objective, recipe, order, best)
+    run = _Run(stack, objective, recipe, inputs, order, best)
     total = recipe.total_steps(order.steps_per_epoch)
     saved = newest(checkpoints, processes)
     if saved is not None:
@@ -122,7 +123,7 @@ def train(
     bar = progress_bar(progress or "", total, show=progress is not None)
     # all processes take note of SIGTERM, though one alone saves
     with bar as advance, Termination(saves, processes) as termination:
-        for batch in _batches(inputs, order, run, 0 if run.finished else total):
+        for batch in _batches(run, 0 if run.finished else total):
             run.update(batch)
             last = run.step == total
             look = last or run.step % _LOOK_EVERY == 0
@@ -141,9 +142,14 @@ def train(
     return run.result()
 
 
-def _batches(inputs: Inputs, order: Order, run: "_Run", stop: int) -> Iterator[Batch]:
+def _batches(run: "_Run", stop: int) -> Iterator[Batch]:
     """The minibatches from the run's step to `stop`, on the stack's device."""
-    stack, start, processes = run.stack, run.step, processes_of(run.stack)
+    stack, inputs, order, start = run.stack, run.inputs, run.order, run.step
+    if run.updates.reads_rows:
+        for step, index in enumerate(order.minibatches(start, stop), start):
+            yield Batch(index, partial(inputs.__getitem__, index), step, step // order.steps_per_epoch)
+        return
+    processes = processes_of(stack)
     splits = processes is not None and not run.objective.reads_examples
     indices, ahead = itertools.tee(order.minibatches(start, stop))
     own = (_own(index, processes) if splits else index for index in ahead)
@@ -168,6 +174,7 @@ class _Run:
     stack: Stack
     objective: Objective
     recipe: Recipe
+    inputs: Inputs
     order: Order
     best: BestMembers | None
     step: int = 0
@@ -175,7 +182,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         stack = self.stack
-        self.updates = Updates(stack, self.objective, self.recipe)
+        self.updates = Updates(stack, self.objective, self.recipe, self.inputs)
         self._reported: Bool[Tensor, " S"] = torch.zeros(stack.n_members, dtype=torch.bool)
         self.diverged_at = torch.full((stack.n_members,), -1, device=stack.device)
         self._losses: list[Float[Tensor, " S"]] = []  # since they were last looked at

@@ -1,24 +1,39 @@
 """What a run minimises."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from unrote.data.inputs import Example
 from unrote.errors import OptionError
-from unrote.models import Stack
-from unrote.supervision import Supervision, SupervisionBatch
+from unrote.models import Stack, TensorStack
+from unrote.supervision import Supervision
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One minibatch: the examples' indices, the examples, and where in training this is."""
+    """One minibatch: the examples' indices, the examples, and where in training this is.
+
+    Args:
+        index: of the examples; (S, B) if each member has a minibatch of its own.
+        examples: they, or what brings them once they are asked for.
+        step: of training, from 0.
+        epoch: likewise.
+    """
 
     index: Int[Tensor, "*S B"]
-    x: Example
+    examples: Example | Callable[[], Example]
     step: int
     epoch: int
+
+    @cached_property
+    def x(self) -> Example:
+        """The examples."""
+        return self.examples() if callable(self.examples) else self.examples
 
     @property
     def per_member(self) -> bool:
@@ -68,47 +83,36 @@ class Objective:
         return {}
 
 
-class RowsObjective(Objective):
-    """A loss that is told by what each minibatch's examples are given: `rows` says all of it.
+class Supervised(Objective):
+    """The loss of a `Supervision`.
 
     Heads whose gradient can be written down train on it without autograd, as long as a subclass leaves `loss` alone.
+
+    Args:
+        supervision: of all examples. A subclass may write to its tensors as training goes, after a step.
     """
-
-    def rows(self, stack: Stack, batch: Batch) -> SupervisionBatch:
-        """What training tells the loss about a minibatch."""
-        raise NotImplementedError
-
-    def see(self, stack: Stack, batch: Batch, logits: Float[Tensor, "S B C"]) -> None:
-        """Called with the logits of the loss, up to a number per example, before the update."""
-
-    def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
-        """Weighted, shifted cross-entropy of each member."""
-        losses, logits = stack.loss_and_logits(batch.x, self.rows(stack, batch), per_member=batch.per_member)
-        self.see(stack, batch, logits)
-        return losses
-
-    def gradients(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
-        """The same, with the gradients of the stack's parameters written down; see `Stack.closed_form`."""
-        losses, logits = stack.write_gradients(batch.x, self.rows(stack, batch), per_member=batch.per_member)
-        self.see(stack, batch, logits)
-        return losses
-
-
-class Supervised(RowsObjective):
-    """The loss of a `Supervision` that training does not change."""
 
     def __init__(self, supervision: Supervision) -> None:
         self.supervision = supervision
 
     def with_weight(self, weight: Float[Tensor, " n"]) -> "Supervised":
         """The weights multiply the supervision's."""
-        return Supervised(self.supervision.weighted(weight))
+        weighted = copy.copy(self)
+        weighted.supervision = self.supervision.weighted(weight)
+        return weighted
 
     def prepare(self, stack: Stack, n_examples: int) -> None:
-        """Refuse what the supervision does not fit, and move it to the stack's device."""
+        """Refuse what the supervision does not fit, and move it to the stack's device; heads want their own dtype."""
         self.supervision.check(n_examples, stack.n_members, stack.n_classes)
-        self.supervision = self.supervision.to(stack.device)
+        dtype = stack.weight.dtype if isinstance(stack, TensorStack) else None
+        self.supervision = self.supervision.to(stack.device, dtype)
 
-    def rows(self, stack: Stack, batch: Batch) -> SupervisionBatch:
-        """See `RowsObjective.rows`."""
-        return self.supervision.batch(batch.index)
+    def loss(self, stack: Stack, batch: Batch) -> Float[Tensor, " S"]:
+        """Weighted, shifted cross-entropy of each member."""
+        rows = self.supervision.batch(batch.index)
+        losses, logits = stack.loss_and_logits(batch.x, rows, per_member=batch.per_member)
+        self.see(stack, batch, logits)
+        return losses
+
+    def see(self, stack: Stack, batch: Batch, logits: Float[Tensor, "S B C"]) -> None:
+        """Called with the logits that the loss was taken of, up to a number per example."""

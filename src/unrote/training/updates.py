@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unrote.models import ModuleStack, Stack, stacked_optimizer
+from unrote.data.inputs import Inputs
+from unrote.models import LinearStep, ModuleStack, Stack, stacked_optimizer
 from unrote.models.sharding import own as own_slice
-from unrote.training.objective import Batch, Objective, RowsObjective
+from unrote.training.objective import Batch, Objective, Supervised
 from unrote.training.recipe import Recipe
 
 _GROW_AFTER = 2000  # updates without overflow, as torch.amp.GradScaler has it
@@ -52,9 +53,10 @@ class Updates:
         stack: trained.
         objective: its own parameters are trained along.
         recipe: optimiser, rates, and the norm that gradients are clipped to.
+        inputs: the training examples.
     """
 
-    def __init__(self, stack: Stack, objective: Objective, recipe: Recipe) -> None:
+    def __init__(self, stack: Stack, objective: Objective, recipe: Recipe, inputs: Inputs) -> None:
         self.stack, self.objective, self.clip_norm = stack, objective, recipe.clip_norm
         rates = recipe.per_member("learning_rate", stack.n_members)
         decays = recipe.per_member("weight_decay", stack.n_members)
@@ -65,10 +67,19 @@ class Updates:
                 self.own, recipe.optimizer, rates, decays, recipe.momentum
             )
         self._trained = [*stack.parameters(), *self.own]
-        plain = isinstance(objective, RowsObjective) and type(objective).loss is RowsObjective.loss
+        plain = isinstance(objective, Supervised) and type(objective).loss is Supervised.loss
         self.closed_form = stack.closed_form and plain
+        self._compiled = None
+        if self.closed_form and self.clip_norm is None and not self.own:
+            size = min(recipe.batch_size or len(inputs), len(inputs))
+            self._compiled = LinearStep.of(stack, self.optimizers["optimizer"], inputs, size)
         half = isinstance(stack, ModuleStack) and stack.compute.precision == "fp16"
         self.scale = LossScale(stack.n_members, stack.device) if half else None
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether examples are read where they lie, so that minibatches need not be brought together."""
+        return self._compiled is not None and self._compiled.examples is not None
 
     def start(self) -> None:
         """Forget the gradients of the step before."""
@@ -78,10 +89,16 @@ class Updates:
 
     def take(self, batch: Batch) -> Float[Tensor, " S"]:
         """Take a step on the sum of the members' losses, which share no parameter; gives the losses."""
-        if self.closed_form:
-            losses = self._write_gradients(batch)
+        objective = self.objective
+        if self.closed_form and isinstance(objective, Supervised):
+            if self._compiled is not None and self._compiled.accepts(objective.supervision):
+                x = None if self.reads_rows else batch.x
+                losses, logits = self._compiled.take(x, batch.index, objective.supervision)
+                objective.see(self.stack, batch, logits)
+                return losses
+            losses = self._write_gradients(objective, batch)
         else:
-            losses = self.objective.loss(self.stack, batch)
+            losses = objective.loss(self.stack, batch)
             if not self._derive_gradients(losses):
                 return losses
         if self.clip_norm is not None:
@@ -93,9 +110,11 @@ class Updates:
         return losses
 
     @torch.no_grad()
-    def _write_gradients(self, batch: Batch) -> Float[Tensor, " S"]:
-        assert isinstance(self.objective, RowsObjective)
-        return self.objective.gradients(self.stack, batch)
+    def _write_gradients(self, objective: Supervised, batch: Batch) -> Float[Tensor, " S"]:
+        rows = objective.supervision.batch(batch.index)
+        losses, logits = self.stack.write_gradients(batch.x, rows, per_member=batch.per_member)
+        objective.see(self.stack, batch, logits)
+        return losses
 
     def _derive_gradients(self, losses: Float[Tensor, " S"]) -> bool:
         """Whether there are any: not if no member has a weighted example in the minibatch."""
