@@ -88,14 +88,17 @@ static void product(const real *x, const i64 *rows, i64 batch, i64 d, const real
       int n = batch - b < ROWS ? batch - b : ROWS;
       const real *some[ROWS];
       for (int i = 0; i < n; i++) some[i] = x + rows[b + i] * d;
-      i64 c = panel;
-      real *to = out + b * m;
-      if (n == ROWS)
-        for (; c + COLUMNS <= end; c += COLUMNS) inner(some, ROWS, column + c * d, d, COLUMNS, to + c, m);
-      if (n == ROWS)
-        for (; c < end; c++) inner(some, ROWS, column + c * d, d, 1, to + c, m);
-      for (; c < end; c++)
-        for (int i = 0; i < n; i++) inner(some + i, 1, column + c * d, d, 1, to + i * m + c, m);
+      for (i64 c = panel; c < end; c += COLUMNS) {
+        int width = end - c < COLUMNS ? end - c : COLUMNS;
+        const real *from = column + c * d;
+        real *to = out + b * m + c;
+        if (n < ROWS) for (int i = 0; i < n; i++) for (int j = 0; j < width; j++)
+          inner(some + i, 1, from + j * d, d, 1, to + i * m + j, m);
+        else if (width == COLUMNS) inner(some, ROWS, from, d, COLUMNS, to, m);
+        else if (width == 3) inner(some, ROWS, from, d, 3, to, m);
+        else if (width == 2) inner(some, ROWS, from, d, 2, to, m);
+        else inner(some, ROWS, from, d, 1, to, m);
+      }
     }
   }
 }
@@ -138,7 +141,9 @@ static void update(const struct step *s, const i64 *rows, i64 first, i64 m, cons
       i64 n = s->batch - b < CHUNK ? s->batch - b : CHUNK, r = 0;
       for (i64 i = 0; i < n; i++) memcpy(packed + i * SPAN, s->x + rows[b + i] * d + k, sizeof(real) * span);
       for (; r + ROWS <= m; r += ROWS) outer(packed, values + b * m + r, n, m, ROWS, sums + r * SPAN);
-      for (; r < m; r++) outer(packed, values + b * m + r, n, m, 1, sums + r * SPAN);
+      if (m - r == 3) outer(packed, values + b * m + r, n, m, 3, sums + r * SPAN);
+      if (m - r == 2) outer(packed, values + b * m + r, n, m, 2, sums + r * SPAN);
+      if (m - r == 1) outer(packed, values + b * m + r, n, m, 1, sums + r * SPAN);
     }
     for (i64 r = 0; r < m; r++) {
       i64 column = first + r, member = binary ? column : column / s->classes;

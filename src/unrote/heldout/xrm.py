@@ -254,7 +254,7 @@ def xrm(
             at a look with the chance that it had of flipping in so many. Default 1, or LOOK where a look
             costs a pass through a network.
         own_order: whether each pair has a minibatch order of its own, so that pair k of many equals pair k
-            alone; the default shares one order, which is many times faster on features.
+            alone; the default shares one order, which is three times as fast on features.
         order_seed: of the shared order, so that it does not depend on which pairs share it; default the first
             pair's seed.
         evaluate: looks at the twins while they train, a number per twin.
