@@ -22,6 +22,7 @@ from unrote.api import evaluate
 from unrote.checkpoint import Checkpoints
 from unrote.data import Split, Task
 from unrote.errors import OptionError
+from unrote.heldout import XRMResult, default_twins
 from unrote.methods import METHODS, Fitted, Method, Session
 from unrote.models import Compute, ModuleStack, Processes, Stack, start_processes
 from unrote.supervision import Supervision
@@ -239,6 +240,19 @@ def slices(processes: Processes) -> None:
             assert 2 * len(value.to_local()) in (len(p) - 1, len(p), len(p) + 1)
 
 
+def decided_together(processes: Processes) -> None:
+    """Heads that one process finds good and the other bad are compared with networks by both, or they would wait."""
+    y = torch.arange(10) % 2
+
+    def twins(right: bool) -> XRMResult:
+        logits = 9.0 * nn.functional.one_hot(y if right else 1 - y, 2).unsqueeze(0)
+        both = torch.ones(1, 10, dtype=torch.long)
+        return XRMResult(logits, both > 0, y.unsqueeze(0), y, both, None, None)
+
+    heads, networks = twins(processes.rank == 0), twins(True)
+    assert default_twins(lambda: heads, lambda: networks, processes) is networks
+
+
 def everything(processes: Processes, folder: Path) -> dict[str, Tensor]:
     """All that is compared, with checkpoints that the first process alone writes."""
     with pytest.MonkeyPatch.context() as patch:
@@ -250,6 +264,7 @@ def everything(processes: Processes, folder: Path) -> dict[str, Tensor]:
             patch.setattr(Checkpoints, "save", save)
         found = results(processes, folder / "checkpoints")
     refused(processes)
+    decided_together(processes)
     found |= all_layers(processes)
     if processes.shard:
         refused_in_shards(processes)

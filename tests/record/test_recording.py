@@ -1,6 +1,7 @@
 """What a record holds, against computations of its own; and what becomes of a damaged one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,21 @@ class TestWhatIsRecorded:
         assert found.contents.held_out.accuracy == pytest.approx(
             float((held_out.argmax(1) == task.train.y).double().mean())
         )
+
+    def test_groups_are_those_of_the_twins_that_made_the_held_out_logits(
+        self, tmp_path: Path, run: tuple[Path, Task, dict[str, Trained], RunRecord]
+    ) -> None:
+        """Where both kinds of twins were trained, as a default that compares them does."""
+        _, task, trained, _ = run
+        networks = trained["mat"].fitted.artefacts["xrm"]
+        heads = replace(networks, mistakes=1 - networks.mistakes, source="trunk")
+        for made_by in (networks, heads):
+            artefacts = {"xrm": networks, "trunk": heads, "held_out": made_by.held_out()}
+            record_run(
+                task, {"mat": replace(trained["mat"].fitted, artefacts=artefacts)}, tmp_path / made_by.source
+            )
+            found = read_record(tmp_path / made_by.source)
+            assert found.arrays["inferred"].tolist() == made_by.mistakes[0].tolist()
 
     def test_the_shift_is_mats(self, run: tuple[Path, Task, dict[str, Trained], RunRecord]) -> None:
         _, task, trained, found = run

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from unrote.heldout import twins_among
 from unrote.methods import Fitted, Session
 
 
@@ -43,10 +44,7 @@ def find_held_out(
     held_out = fitted.artefacts.get("held_out")
     if held_out is None and source is not None:
         held_out = session.held_out(source)
-    made_by = None if held_out is None else held_out.source
-    # where there are both, those that made the held-out logits
-    sources = ("trunk", "xrm") if made_by == "trunk" else ("xrm", "trunk")
-    twins = next((session.artefacts[one] for one in sources if one in session.artefacts), None)
+    twins = twins_among(session.artefacts, held_out)
     if held_out is None and twins is not None:
         held_out = twins.held_out()
     if held_out is None:

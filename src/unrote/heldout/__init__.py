@@ -6,7 +6,7 @@ from unrote.heldout.held_out import HeldOut
 from unrote.heldout.kfold import kfold
 from unrote.heldout.precomputed import precomputed
 from unrote.heldout.trunk import begun, default_twins, first_steps, stands_on_trunk, trunk, trunk_recipe
-from unrote.heldout.xrm import XRMResult, shorter_for_twins, xrm
+from unrote.heldout.xrm import XRMResult, shorter_for_twins, twins_among, xrm
 
 __all__ = [
     "HeldOut",
@@ -22,5 +22,6 @@ __all__ = [
     "stands_on_trunk",
     "trunk",
     "trunk_recipe",
+    "twins_among",
     "xrm",
 ]

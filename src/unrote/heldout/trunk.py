@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unrote.checkpoint import Checkpoints
 from unrote.heldout.xrm import XRMResult, xrm
-from unrote.models import Stack, StackBuilder, StackedLinear
+from unrote.models import Processes, Stack, StackBuilder, StackedLinear
 from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
 from unrote.training import Recipe, Supervised, train
@@ -177,7 +177,11 @@ def share_known(logits: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> float:
     return (mean - chance) / (1 - chance)
 
 
-def default_twins(heads: Callable[[], XRMResult] | None, networks: Callable[[], XRMResult]) -> XRMResult:
+def default_twins(
+    heads: Callable[[], XRMResult] | None,
+    networks: Callable[[], XRMResult],
+    processes: Processes | None = None,
+) -> XRMResult:
     """The twins whose held-out logits are taken where nobody says which.
 
     Heads, if they know ENOUGH of the labels; else networks, if these know CLEARLY more. Twins make what is easiest to
@@ -186,16 +190,23 @@ def default_twins(heads: Callable[[], XRMResult] | None, networks: Callable[[], 
     Args:
         heads: trains heads on a network that has begun to learn; None where there are no such (`stands_on_trunk`).
         networks: trains models of the final model's kind; called only where they may be needed.
+        processes: that train together, and take the same.
     """
     if heads is None:
         return networks()
     found = heads()
-    known = _known(found)
+    known = _known(found, processes)
     if known >= ENOUGH:
         return found
     others = networks()
-    return others if _known(others) > known + CLEARLY else found
+    return others if _known(others, processes) > known + CLEARLY else found
 
 
-def _known(twins: XRMResult) -> float:
-    return share_known(twins.logits[twins.best], twins.y)
+def _known(twins: XRMResult, processes: Processes | None) -> float:
+    share = share_known(twins.logits[twins.best], twins.y)
+    if processes is None:
+        return share
+    # kernels that add in no fixed order can leave each process with heads of its own
+    mean = torch.tensor(share, device=processes.device)
+    processes.average([mean])
+    return float(mean)

@@ -216,6 +216,17 @@ class XRMResult:
         return HeldOut(self.logits[k], trained_on, self.assigned[k].long(), self.source)
 
 
+def twins_among(artefacts: Mapping[str, Any], held_out: HeldOut | None) -> XRMResult | None:
+    """The twins among what was made on the way; where there are both kinds, those that made the held-out logits.
+
+    Args:
+        artefacts: by name, "xrm" for networks and "trunk" for heads.
+        held_out: what was worked with.
+    """
+    kinds = ("trunk", "xrm") if held_out is not None and held_out.source == "trunk" else ("xrm", "trunk")
+    return next((artefacts[kind] for kind in kinds if kind in artefacts), None)
+
+
 def _one_sided(mistakes: Int[Tensor, "K n"], y: Int[Tensor, " n"]) -> Bool[Tensor, " K"]:
     shares = torch.stack([mistakes[:, y == label].float().mean(1) for label in y.unique()], dim=1)
     return ((shares == 0) | (shares == 1)).any(1)

@@ -33,7 +33,7 @@ from unrote.heldout import (
     trunk_recipe,
     xrm,
 )
-from unrote.models import Stack, StackBuilder
+from unrote.models import Processes, Stack, StackBuilder
 from unrote.seeding import derive_seed
 from unrote.supervision import Supervision
 from unrote.training import (
@@ -43,6 +43,7 @@ from unrote.training import (
     Recipe,
     Supervised,
     TrainingResult,
+    processes_of,
     train,
 )
 
@@ -87,6 +88,7 @@ class _Kind:
     heads: bool
     learns_features: bool
     stands_on_trunk: bool
+    processes: Processes | None
 
 
 @dataclass
@@ -258,7 +260,8 @@ class Session:
     def _twins(self) -> XRMResult:
         """XRM's twins: those at hand, else heads or models of the model's own kind; the same each time."""
         at_hand = "xrm" in self.artefacts and "trunk" not in self.artefacts
-        return default_twins(self._trunk if self._kind.stands_on_trunk and not at_hand else None, self.xrm)
+        heads = self._trunk if self._kind.stands_on_trunk and not at_hand else None
+        return default_twins(heads, self.xrm, self._kind.processes)
 
     def _trunk(self) -> XRMResult:
         recipe = trunk_recipe(len(self.y))
@@ -301,7 +304,9 @@ class Session:
     @cached_property
     def _kind(self) -> _Kind:
         stack = self.build([0])  # made for this alone, and not kept
-        return _Kind(stack.computes_all, stack.learns_features, stands_on_trunk(stack))
+        return _Kind(
+            stack.computes_all, stack.learns_features, stands_on_trunk(stack), processes_of(stack)
+        )
 
     @property
     def heads(self) -> bool:

@@ -17,7 +17,7 @@ from unrote._version import __version__
 from unrote.data import Task
 from unrote.errors import DataError, OptionError, UnroteError
 from unrote.heldout import HeldOut as HeldOutLogits
-from unrote.heldout import XRMResult
+from unrote.heldout import XRMResult, twins_among
 from unrote.memorization import leave_one_out
 from unrote.memorization.compare import MEMORIZED
 from unrote.methods import Fitted
@@ -115,9 +115,10 @@ def _as_trained(one: Fitted | Trained) -> Trained:
 
 def _held_out(trained: Mapping[str, Trained]) -> tuple[XRMResult | None, tuple[str, HeldOutLogits] | None]:
     """The twins and the held-out logits that some method worked with; those of the twins if none did."""
-    artefacts = [one.fitted.artefacts for one in trained.values()]
-    twins = next((found[key] for key in ("xrm", "trunk") for found in artefacts if key in found), None)
-    held_out = next((found["held_out"] for found in artefacts if "held_out" in found), None)
+    # of what several made, the first method's
+    artefacts = {k: v for one in reversed([*trained.values()]) for k, v in one.fitted.artefacts.items()}
+    held_out = artefacts.get("held_out")
+    twins = twins_among(artefacts, held_out)
     if held_out is None and twins is not None:
         held_out = twins.held_out()
     return twins, None if held_out is None else (_SOURCES[held_out.source], held_out)
