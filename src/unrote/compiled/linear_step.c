@@ -95,8 +95,8 @@ static void product(const real *x, const i64 *rows, i64 batch, i64 d, const real
         if (n < ROWS) for (int i = 0; i < n; i++) for (int j = 0; j < width; j++)
           inner(some + i, 1, from + j * d, d, 1, to + i * m + j, m);
         else if (width == COLUMNS) inner(some, ROWS, from, d, COLUMNS, to, m);
-        else if (width == 3) inner(some, ROWS, from, d, 3, to, m);
-        else if (width == 2) inner(some, ROWS, from, d, 2, to, m);
+        else if (COLUMNS > 3 && width == 3) inner(some, ROWS, from, d, COLUMNS > 3 ? 3 : 1, to, m);
+        else if (COLUMNS > 2 && width == 2) inner(some, ROWS, from, d, COLUMNS > 2 ? 2 : 1, to, m);
         else inner(some, ROWS, from, d, 1, to, m);
       }
     }
@@ -119,8 +119,8 @@ INLINE void outer(const real *packed, const real *values, i64 n, i64 stride, int
 /* ---- the update ---- */
 
 /* torch.optim.SGD's: weight decay as an L2 gradient, heavy-ball momentum */
-INLINE void descend(real *restrict p, real *restrict velocity, const real *restrict gradient, real sign, i64 n, real rate, real decay,
-                    real momentum) {
+INLINE void descend(real *restrict p, real *restrict velocity, const real *restrict gradient, real sign, i64 n,
+                    real rate, real decay, real momentum) {
   for (i64 j = 0; j < n; j++) {
     real slope = sign * gradient[j] + decay * p[j];
     if (velocity) slope = velocity[j] = momentum * velocity[j] + slope;
@@ -195,10 +195,11 @@ INLINE real log1p_of(real e) { /* 2 atanh(z) */
 
 /* Loss of a member, whose logits, a row of `values` per example, give way to their gradients; of two classes, where a
    row is the second's alone. What weighs nothing has no part in it, whatever its logits, NaN too. */
-static real lose_binary(const struct step *s, struct supervision own, real offset, real *values, i64 stride, real *logits,
-                        real *slope) {
-  real loss = 0, all = 0, wrong[CHUNK], share[CHUNK], e[CHUNK], losses[CHUNK], gradient[CHUNK];
+static real lose_binary(const struct step *s, struct supervision own, real offset, real *values, i64 stride,
+                        real *logits, real *slope) {
+  /* of the examples that weigh something: where they are, and how far the margin is on the wrong side */
   i64 at[CHUNK];
+  real wrong[CHUNK], share[CHUNK], e[CHUNK], losses[CHUNK], gradient[CHUNK], loss = 0, all = 0;
   for (i64 start = 0; start < s->batch; start += CHUNK) {
     i64 end = start + CHUNK < s->batch ? start + CHUNK : s->batch, n = 0;
     for (i64 b = start; b < end; b++) { /* gathered, so that no branch depends on a target or a weight */
@@ -212,7 +213,8 @@ static real lose_binary(const struct step *s, struct supervision own, real offse
       n += share[n] != 0;
     }
     for (i64 j = 0; j < n; j++) e[j] = exp_of(e[j]);
-    for (i64 j = 0; j < n; j++) losses[j] = fabs(share[j]) * ((wrong[j] > 0 ? wrong[j] : 0) + log1p_of(e[j]));
+    for (i64 j = 0; j < n; j++)
+      losses[j] = fabs(share[j]) * ((wrong[j] > 0 ? wrong[j] : 0) + log1p_of(e[j]));
     for (i64 j = 0; j < n; j++) gradient[j] = share[j] * ((wrong[j] > 0 ? 1 : e[j]) / (1 + e[j]));
     for (i64 j = 0; j < n; j++) {
       loss += losses[j];
@@ -254,7 +256,8 @@ static real lose_softmax(const struct step *s, struct supervision own, const rea
 /* Loss of one member, the gradients of its logits, and the update of its biases. */
 static void lose(const struct step *s, i64 member, real *values, i64 stride) {
   i64 C = s->classes;
-  real mass[C], slope[C], *bias = s->bias ? s->bias + member * C : NULL, *logits = s->logits + member * s->batch * C;
+  real mass[C], slope[C], *logits = s->logits + member * s->batch * C;
+  real *bias = s->bias ? s->bias + member * C : NULL;
   struct supervision own = {
     s->index + member * s->index_stride, s->target + member * s->target_stride,
     s->weight ? s->weight + member * s->weight_stride : NULL,
