@@ -1,4 +1,4 @@
-"""SGD and Adam of a stack against torch.optim, member by member, in float64."""
+"""SGD and Adam of a stack against torch.optim, member by member, in float64; Adam in compiled code and without."""
 
 import copy
 from collections.abc import Callable
@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from unrote.compiled import library
 from unrote.models.optimizers import Optimizer, StackedAdam, StackedSGD
 
-SHAPES = [(3, 4, 2), (3, 4), (3, 1, 2, 2)]  # three members each
+SHAPES = [(3, 4, 2), (3, 4), (3, 1, 2, 2), (3, 5, 3500)]  # three members each; the last for several threads
 STEPS = 12
 
 Make = Callable[..., Optimizer]
@@ -23,6 +24,15 @@ KINDS: dict[str, tuple[Make, Make]] = {
     "adam": (StackedAdam, torch.optim.Adam),
     "adamw": (lambda p, lr, wd: StackedAdam(p, lr, wd, decoupled=True), torch.optim.AdamW),
 }
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does the work."""
+    if request.param == "torch":
+        monkeypatch.setattr("unrote.models.optimizers.library", lambda *_, **__: None)
+    elif library("adam", REAL="double") is None:
+        pytest.skip("no C compiler")
 
 
 def random_tensors(seed: int) -> list[Tensor]:
@@ -88,3 +98,16 @@ def test_state_goes_through_a_state_dict(kind: str) -> None:
     descend(resumed, halfway)
     for found, wanted in zip(halfway, straight, strict=True):
         assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_that_lie_otherwise_and_other_numbers(dtype: torch.dtype) -> None:
+    """What compiled code does not read is read all the same."""
+    start, slope = torch.ones(2, 6, 4, dtype=dtype), torch.arange(48.0, dtype=dtype).view(2, 4, 6)
+    found = []
+    for gradient in (slope.mT, slope.mT.contiguous()):
+        p = start.clone().requires_grad_()
+        p.grad = gradient.clone() if gradient.is_contiguous() else gradient
+        StackedAdam([p], [0.1, 0.2], [0.0, 0.5]).step()
+        found.append(p.detach())
+    torch.testing.assert_close(found[0], found[1])

@@ -15,9 +15,14 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from unrote.cache import cache_folder
 
 SWITCH = "UNROTE_COMPILED"
+
+NUMBERS = {torch.float32: "float", torch.float64: "double"}
+"""The types of number that there are libraries for, and their names in C."""
 
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 _PATIENCE = 60  # seconds that a compiler is waited for

@@ -304,9 +304,7 @@ class Session:
     @cached_property
     def _kind(self) -> _Kind:
         stack = self.build([0])  # made for this alone, and not kept
-        return _Kind(
-            stack.computes_all, stack.learns_features, stands_on_trunk(stack), processes_of(stack)
-        )
+        return _Kind(stack.computes_all, stack.learns_features, stands_on_trunk(stack), processes_of(stack))
 
     @property
     def heads(self) -> bool:

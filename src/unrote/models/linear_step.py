@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unrote.compiled import library
+from unrote.compiled import NUMBERS, library
 from unrote.data.inputs import ArrayInputs, Inputs
 from unrote.errors import DataError
 from unrote.models.optimizers import Optimizer, StackedSGD
@@ -15,7 +15,6 @@ from unrote.models.stack import Stack
 from unrote.models.tensor_stacks import StackedLinear
 from unrote.supervision import Supervision
 
-_REAL = {torch.float32: "float", torch.float64: "double"}
 _MOST_CLASSES = 1024
 # multiplications of a step's product
 _WORTH_THREADS = 2**19
@@ -111,7 +110,7 @@ class LinearStep:
         if type(stack) is not StackedLinear or not isinstance(optimizer, StackedSGD):
             return None
         weight, columns = stack.weight, 1 if stack.n_classes == 2 else stack.n_classes
-        if weight.device.type != "cpu" or weight.dtype not in _REAL or stack.n_classes > _MOST_CLASSES:
+        if weight.device.type != "cpu" or weight.dtype not in NUMBERS or stack.n_classes > _MOST_CLASSES:
             return None
         if not all(p.requires_grad and p.is_contiguous() for p in stack.parameters()):
             return None
@@ -120,7 +119,7 @@ class LinearStep:
         most = _MOST if enough_members else len(weight) * _MOST_OF_ONE
         if batch_size * len(weight) * columns * weight.shape[-1] > most:
             return None
-        compiled = library("linear_step", REAL=_REAL[weight.dtype])
+        compiled = library("linear_step", REAL=NUMBERS[weight.dtype])
         if compiled is None:
             return None
         tensor = inputs.tensor if isinstance(inputs, ArrayInputs) else None

@@ -289,6 +289,8 @@ class StackedMLP(TensorStack):
         features, logits = self.features_and_logits(x, per_member=per_member)
         losses, gradient = rows.loss_and_gradient(logits)
         self.weight.grad, self.bias.grad = gradient.mT @ features, gradient.sum(1)
-        hidden = (gradient @ self.weight).mul_(features > 0)
+        hidden = gradient @ self.weight
+        # relu's own derivative, several times as fast as a product with truth values
+        torch.ops.aten.threshold_backward.grad_input(hidden, features, 0, grad_input=hidden)
         self.hidden_weight.grad, self.hidden_bias.grad = hidden.mT @ x, hidden.sum(1)
         return losses, logits
