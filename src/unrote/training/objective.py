@@ -89,7 +89,7 @@ class Supervised(Objective):
     Heads whose gradient can be written down train on it without autograd, as long as a subclass leaves `loss` alone.
 
     Args:
-        supervision: of all examples. A subclass may write to its tensors as training goes, after a step.
+        supervision: of all examples. A subclass may write to its tensors in `see` and `after_step`.
     """
 
     def __init__(self, supervision: Supervision) -> None:
@@ -115,4 +115,4 @@ class Supervised(Objective):
         return losses
 
     def see(self, stack: Stack, batch: Batch, logits: Float[Tensor, "S B C"]) -> None:
-        """Called with the logits that the loss was taken of, up to a number per example."""
+        """Called with the logits that the loss was taken of, up to a number per example; the update may be over."""
