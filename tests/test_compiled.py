@@ -64,8 +64,8 @@ class TestLibrary:
 
     def test_is_whole_where_several_processes_want_it(self, folder: Path) -> None:
         code = "import torch, unrote.compiled as c; assert c.library('linear_step', REAL='float')"
-        processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
-        assert [process.wait() for process in processes] == [0, 0, 0]
+        processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+        assert [process.wait() for process in processes] == [0, 0]
         assert len(list(folder.iterdir())) == 1
 
     def test_runs_in_one_thread_where_there_is_no_openmp(
