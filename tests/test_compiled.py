@@ -77,6 +77,20 @@ class TestLibrary:
         monkeypatch.setenv("CC", str(script))
         assert found()
 
+    def test_is_compiled_once_where_there_is_no_openmp(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls, script = tmp_path / "calls", tmp_path / "without-openmp"
+        script.write_text(
+            f'#!/bin/sh\necho "$*" >> {calls}\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc "$@"\n'
+        )
+        script.chmod(0o700)
+        monkeypatch.setenv("CC", str(script))
+        assert found()
+        before = calls.read_text()
+        assert found()
+        assert calls.read_text() == before
+
 
 class TestThereIsNone:
     def test_where_it_is_switched_off(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -32,7 +33,7 @@ _PATIENCE = 60  # seconds that a compiler is waited for
 def library(name: str, **defined: str) -> ctypes.CDLL | None:
     """What is compiled of `name`.c in this folder; None where nothing can be.
 
-    It runs in PyTorch's own OpenMP threads, which have to be loaded before; in one thread where there are none.
+    It runs in PyTorch's own OpenMP threads; in one thread where there are none, or the compiler knows none.
 
     Args:
         name: of the source.
@@ -41,28 +42,20 @@ def library(name: str, **defined: str) -> ctypes.CDLL | None:
     compiler = shlex.split(os.environ.get("CC") or "cc")
     if os.name != "posix" or os.environ.get(SWITCH) == "0" or shutil.which(compiler[0]) is None:
         return None
-    macros = [f"-D{key}={value}" for key, value in defined.items()]
-    for threads in (["-fopenmp"], []):
-        try:
-            return _load(name, compiler, [*_FLAGS, *threads, *macros])
-        # no home, a full disk, another kind of compiler, no OpenMP
-        except (OSError, RuntimeError, subprocess.SubprocessError):
-            continue
-    return None
-
-
-def _load(name: str, compiler: list[str], flags: list[str]) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.c")
-    made_of = "\n".join((*compiler, *flags, _processor(), source.read_text(encoding="utf-8")))
+    command = [*compiler, *_FLAGS, *(f"-D{key}={value}" for key, value in defined.items())]
+    made_of = "\n".join((*command, _processor(), source.read_text(encoding="utf-8")))
     digest = hashlib.blake2b(made_of.encode(), digest_size=12).hexdigest()
-    path = _own_folder() / f"{name}-{digest}.so"
-    if path.exists():
-        try:
-            return ctypes.CDLL(str(path))
-        except OSError:  # a file that is not whole, as a loss of power can leave it
-            path.unlink()
-    _compile(compiler, flags, source, path)
-    return ctypes.CDLL(str(path))
+    try:
+        path = _own_folder() / f"{name}-{digest}.so"
+    except (OSError, RuntimeError):  # no home, a full disk
+        return None
+    with suppress(OSError):  # not there, or not whole, as a loss of power can leave it
+        return ctypes.CDLL(str(path))
+    for threads in (["-fopenmp"], []):
+        with suppress(OSError, subprocess.SubprocessError):  # another kind of compiler, no OpenMP
+            return _compile(command, threads, source, path)
+    return None
 
 
 def _own_folder() -> Path:
@@ -79,17 +72,19 @@ def _own_folder() -> Path:
     return folder
 
 
-def _compile(compiler: list[str], flags: list[str], source: Path, path: Path) -> None:
-    """Write the library; whole or not at all, as other processes may want it at the same time."""
+def _compile(command: list[str], threads: list[str], source: Path, path: Path) -> ctypes.CDLL:
+    """Load the library and then keep it: whole, as other processes may want it, and none that does not load."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         object_file, made = Path(folder) / "object.o", Path(folder) / path.name
         # linked without -fopenmp, which would bring threads of its own beside PyTorch's
         for work in (
-            [*compiler, *flags, "-c", str(source), "-o", str(object_file)],
-            [*compiler, "-shared", str(object_file), "-o", str(made), "-lm"],
+            [*command, *threads, "-c", str(source), "-o", str(object_file)],
+            [*command, "-shared", str(object_file), "-o", str(made), "-lm"],
         ):
             subprocess.run(work, check=True, capture_output=True, timeout=_PATIENCE)
+        found = ctypes.CDLL(str(made))
         made.replace(path)
+    return found
 
 
 def _processor() -> str:
