@@ -36,8 +36,7 @@ typedef real vec __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_a
 struct step {
   i64 members, classes, features, batch;
   const real *x;                              /* (., features) */
-  const i64 *rows; i64 rows_stride;           /* (batch) or (members, batch): rows of x */
-  const i64 *index; i64 index_stride;         /* likewise: which examples they are */
+  const i64 *rows, *index; i64 stride;        /* (batch) or (members, batch): rows of x, and which examples */
   const i64 *target; i64 target_stride;       /* by example */
   const real *weight; i64 weight_stride;      /* by example; NULL: 1 */
   const real *shift; i64 shift_stride;        /* by example, (., classes); NULL: 0 */
@@ -259,7 +258,7 @@ static void lose(const struct step *s, i64 member, real *values, i64 stride) {
   real mass[C], slope[C], *logits = s->logits + member * s->batch * C;
   real *bias = s->bias ? s->bias + member * C : NULL;
   struct supervision own = {
-    s->index + member * s->index_stride, s->target + member * s->target_stride,
+    s->index + member * s->stride, s->target + member * s->target_stride,
     s->weight ? s->weight + member * s->weight_stride : NULL,
     s->shift ? s->shift + member * s->shift_stride : NULL, mass};
   memset(mass, 0, sizeof mass);
@@ -289,7 +288,7 @@ static void lose(const struct step *s, i64 member, real *values, i64 stride) {
 /* The step of members that share their rows. */
 static void take(const struct step *s, i64 first, i64 members) {
   i64 C = s->classes, d = s->features, m = C == 2 ? 1 : C;
-  const i64 *rows = s->rows + first * s->rows_stride;
+  const i64 *rows = s->rows + first * s->stride;
   const real *column = s->head + first * C * d;
   real *values = s->values + first * m * s->batch;
   if (C == 2) {
@@ -305,10 +304,10 @@ static void take(const struct step *s, i64 first, i64 members) {
 
 /* Take the step. -1, and nothing changed, if a target is no class; else 0. */
 int linear_step(const struct step *s) {
-  i64 S = s->members, parts = s->rows_stride ? S : s->threads < S ? s->threads : S;
+  i64 S = s->members, parts = s->stride ? S : s->threads < S ? s->threads : S;
   for (i64 member = 0; member < S; member++)
     for (i64 b = 0; b < s->batch; b++) {
-      i64 own = s->target[member * s->target_stride + s->index[member * s->index_stride + b]];
+      i64 own = s->target[member * s->target_stride + s->index[member * s->stride + b]];
       if (own < 0 || own >= s->classes) return -1;
     }
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1) schedule(static)

@@ -32,9 +32,8 @@ class _Step(ctypes.Structure):
         ("batch", c_int64),
         ("x", c_void_p),
         ("rows", c_void_p),
-        ("rows_stride", c_int64),
         ("index", c_void_p),
-        ("index_stride", c_int64),
+        ("stride", c_int64),
         ("target", c_void_p),
         ("target_stride", c_int64),
         ("weight", c_void_p),
@@ -83,12 +82,11 @@ class LinearStep:
         self.stack, self.optimizer, self.n_examples, self.examples = stack, optimizer, n_examples, examples
         self._compiled = compiled.linear_step
         self._trained = stack.weight, stack.bias
-        weight, self._columns = stack.weight, 1 if stack.n_classes == 2 else stack.n_classes
-        self._rate = weight.new_tensor(optimizer.learning_rate)
-        self._decay = weight.new_tensor(optimizer.weight_decay)
+        weight, self._columns = stack.weight, _columns(stack)
+        self._rate, self._decay = optimizer.rates(weight.dtype)
         members, features = stack.n_members, weight.shape[-1]
         # one span of the largest kind of vector, 4 x 64 bytes, for each column
-        self._sums = weight.new_empty(members * self._columns, 256 // weight.element_size())
+        self._sums = weight.new_empty(self._columns, 256 // weight.element_size())
         self._differences = weight.new_empty(members if stack.n_classes == 2 else 0, features)
         self._values = weight.new_empty(0)
         self._in_order = torch.arange(0)
@@ -109,7 +107,7 @@ class LinearStep:
         """The step of a stack with its optimiser and examples; None where PyTorch must take it, or is faster."""
         if type(stack) is not StackedLinear or not isinstance(optimizer, StackedSGD):
             return None
-        weight, columns = stack.weight, 1 if stack.n_classes == 2 else stack.n_classes
+        weight = stack.weight
         if weight.device.type != "cpu" or weight.dtype not in NUMBERS or stack.n_classes > _MOST_CLASSES:
             return None
         if not all(p.requires_grad and p.is_contiguous() for p in stack.parameters()):
@@ -117,7 +115,7 @@ class LinearStep:
         # members are shared among threads, so that few members have few
         enough_members = len(weight) >= torch.get_num_threads()
         most = _MOST if enough_members else len(weight) * _MOST_OF_ONE
-        if batch_size * len(weight) * columns * weight.shape[-1] > most:
+        if batch_size * _columns(stack) * weight.shape[-1] > most:
             return None
         compiled = library("linear_step", REAL=NUMBERS[weight.dtype])
         if compiled is None:
@@ -164,8 +162,7 @@ class LinearStep:
             DataError: if a target is no class.
         """
         weight, bias = self._trained
-        size, stride = index.shape[-1], index.shape[-1] if index.ndim == 2 else 0
-        index = index.contiguous()
+        size, index = index.shape[-1], index.contiguous()
         if self.examples is not None:
             x, rows = self.examples, index
         else:
@@ -175,18 +172,18 @@ class LinearStep:
         losses = weight.new_empty(len(weight))
         logits = weight.new_empty(len(weight), size, self.stack.n_classes)
         if len(self._values) < size:
-            self._values = weight.new_empty(size, len(weight) * self._columns)
+            self._values = weight.new_empty(size, self._columns)
         step = self._step
         step.batch, step.x, step.values = size, x.data_ptr(), self._values.data_ptr()
         step.rows, step.index = rows.data_ptr(), index.data_ptr()
-        step.rows_stride = step.index_stride = stride
+        step.stride = index.shape[-1] if index.ndim == 2 else 0
         step.losses, step.logits = losses.data_ptr(), logits.data_ptr()
         step.head, step.head_velocity = weight.data_ptr(), self._velocity(weight)
         step.bias, step.bias_velocity = _address(bias), self._velocity(bias)
         step.target, step.target_stride = _by_member(supervision.target, 1)
         step.weight, step.weight_stride = _by_member(supervision.weight, 1)
         step.shift, step.shift_stride = _by_member(supervision.shift, 2)
-        work = size * len(weight) * self._columns * weight.shape[-1]
+        work = size * self._columns * weight.shape[-1]
         step.threads = torch.get_num_threads() if work > _WORTH_THREADS else 1
         step.class_balanced = supervision.reduction == "class_balanced"
         if self._compiled(ctypes.byref(step)):
@@ -206,6 +203,11 @@ class LinearStep:
         if "momentum" not in kept:
             kept["momentum"] = torch.zeros_like(p)
         return kept["momentum"].data_ptr()
+
+
+def _columns(stack: StackedLinear) -> int:
+    """How many columns a minibatch is multiplied by: one for a head of two classes, else one for each class."""
+    return stack.n_members * (1 if stack.n_classes == 2 else stack.n_classes)
 
 
 def _address(values: Tensor | None) -> int | None:

@@ -30,8 +30,16 @@ class StackedOptimizer:
     ) -> None:
         self.param_groups: list[dict[str, Any]] = [{"params": list(parameters)}]
         self.state: dict[Tensor, dict[str, Tensor]] = {}
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self._learning_rate, self._weight_decay = learning_rate, weight_decay
+        self._plain_rates: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self._rates: dict[Tensor, tuple[Tensor | float, Tensor | float]] = {}  # as they broadcast, made once
+
+    def rates(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Learning rates and weight decays, (S,) each and on the CPU, as compiled code reads them; made once."""
+        if dtype not in self._plain_rates:
+            rates = torch.tensor([self._learning_rate, self._weight_decay], dtype=dtype)
+            self._plain_rates[dtype] = rates[0], rates[1]
+        return self._plain_rates[dtype]
 
     @property
     def _parameters(self) -> list[Tensor]:
@@ -43,7 +51,7 @@ class StackedOptimizer:
         for p in self._parameters:
             if p.grad is not None:
                 if p not in self._rates:
-                    self._rates[p] = _per_member(self.learning_rate, p), _per_member(self.weight_decay, p)
+                    self._rates[p] = _per_member(self._learning_rate, p), _per_member(self._weight_decay, p)
                 self._update(p, p.grad, self.state.setdefault(p, {}), *self._rates[p])
 
     def _update(
@@ -156,7 +164,6 @@ class StackedAdam(StackedOptimizer):
     ) -> None:
         super().__init__(parameters, learning_rate, weight_decay)
         self.decoupled = decoupled
-        self._all_rates: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def _compiled(self, p: Tensor, grad: Tensor, state: dict[str, Tensor], step: int) -> bool:
         """Whether compiled code could take the step, which it then has: one pass over memory in place of seven."""
@@ -168,10 +175,7 @@ class StackedAdam(StackedOptimizer):
         found = library("adam", REAL=NUMBERS[p.dtype])
         if found is None:
             return False
-        if p.dtype not in self._all_rates:
-            rates = torch.tensor([self.learning_rate, self.weight_decay], dtype=p.dtype)
-            self._all_rates[p.dtype] = rates[0], rates[1]
-        rate, decay = self._all_rates[p.dtype]
+        rate, decay = self.rates(p.dtype)
         found.adam(
             ctypes.byref(
                 _Adam(

@@ -116,7 +116,7 @@ def _as_trained(one: Fitted | Trained) -> Trained:
 def _held_out(trained: Mapping[str, Trained]) -> tuple[XRMResult | None, tuple[str, HeldOutLogits] | None]:
     """The twins and the held-out logits that some method worked with; those of the twins if none did."""
     # of what several made, the first method's
-    artefacts = {k: v for one in reversed([*trained.values()]) for k, v in one.fitted.artefacts.items()}
+    artefacts = {k: v for one in list(trained.values())[::-1] for k, v in one.fitted.artefacts.items()}
     held_out = artefacts.get("held_out")
     twins = twins_among(artefacts, held_out)
     if held_out is None and twins is not None:

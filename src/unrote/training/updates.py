@@ -67,12 +67,17 @@ class Updates:
                 self.own, recipe.optimizer, rates, decays, recipe.momentum
             )
         self._trained = [*stack.parameters(), *self.own]
-        plain = isinstance(objective, Supervised) and type(objective).loss is Supervised.loss
-        self.closed_form = stack.closed_form and plain
-        self._compiled = None
-        if self.closed_form and self.clip_norm is None and not self.own:
-            size = min(recipe.batch_size or len(inputs), len(inputs))
-            self._compiled = LinearStep.of(stack, self.optimizers["optimizer"], inputs, size)
+        self._in_closed_form: Supervised | None = None
+        self._compiled: LinearStep | None = None
+        if (
+            stack.closed_form
+            and isinstance(objective, Supervised)
+            and type(objective).loss is Supervised.loss
+        ):
+            self._in_closed_form = objective
+            if self.clip_norm is None and not self.own:
+                size = min(recipe.batch_size or len(inputs), len(inputs))
+                self._compiled = LinearStep.of(stack, self.optimizers["optimizer"], inputs, size)
         half = isinstance(stack, ModuleStack) and stack.compute.precision == "fp16"
         self.scale = LossScale(stack.n_members, stack.device) if half else None
 
@@ -89,16 +94,16 @@ class Updates:
 
     def take(self, batch: Batch) -> Float[Tensor, " S"]:
         """Take a step on the sum of the members' losses, which share no parameter; gives the losses."""
-        objective = self.objective
-        if self.closed_form and isinstance(objective, Supervised):
-            if self._compiled is not None and self._compiled.accepts(objective.supervision):
+        plain = self._in_closed_form
+        if plain is not None:
+            if self._compiled is not None and self._compiled.accepts(plain.supervision):
                 x = None if self.reads_rows else batch.x
-                losses, logits = self._compiled.take(x, batch.index, objective.supervision)
-                objective.see(self.stack, batch, logits)
+                losses, logits = self._compiled.take(x, batch.index, plain.supervision)
+                plain.see(self.stack, batch, logits)
                 return losses
-            losses = self._write_gradients(objective, batch)
+            losses = self._write_gradients(plain, batch)
         else:
-            losses = objective.loss(self.stack, batch)
+            losses = self.objective.loss(self.stack, batch)
             if not self._derive_gradients(losses):
                 return losses
         if self.clip_norm is not None:
